@@ -1,1 +1,35 @@
-//! Placeholder.
+//! What a port is to the rest of the switch: queues to receive bursts from, a way to send parts of a
+//! burst, and counters.
+//!
+//! The principal type is the trait [`Port`], implemented by each driver crate and by [`sim::SimPort`]
+//! for tests. Dynamic dispatch is per burst, never per packet. A port never sees a flow.
+#![forbid(unsafe_code)]
+
+mod counters;
+pub mod sim;
+
+pub use counters::{Counters, QueueCounters};
+
+use packet::{Burst, BurstBuf};
+
+/// A port of the switch. Its methods may be called by several PMD threads at the same time; a queue
+/// that is in use by another thread is skipped, not waited for.
+pub trait Port: Send + Sync {
+    /// Name, unique in the daemon.
+    fn name(&self) -> &str;
+
+    /// Receive queues that carry traffic now. Changes as guests come and go.
+    fn rx_queues(&self) -> usize;
+
+    /// Takes the next burst from receive queue `queue` into `buf` and lends it. `None` if there is
+    /// nothing, or the queue is disabled or in use.
+    fn rx<'b>(&'b self, queue: usize, buf: &'b mut BurstBuf) -> Option<Burst<'b>>;
+
+    /// Sends the packets of `burst` whose indices are in `picks`, in that order. `thread` numbers
+    /// the calling PMD thread, to spread threads over the port's transmit queues. What cannot be
+    /// sent is dropped and counted by the port.
+    fn tx(&self, thread: usize, burst: &mut Burst<'_>, picks: &[u8]);
+
+    /// Sums of all counters since the port was added.
+    fn counters(&self) -> Counters;
+}

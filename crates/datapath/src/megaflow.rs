@@ -1,0 +1,238 @@
+//! A megaflow: a masked key, its actions and its statistics; and the list of a thread's megaflows
+//! that the revalidator works on.
+
+use flow::{Action, Effects, Extracted, FlowKey, FlowMask, HOT_WORDS, Translation, WORDS};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering::*};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Life of a megaflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FlowState {
+    /// Packets match it.
+    Live,
+    /// The revalidator found it stale or idle: no packet matches it any more.
+    Dead,
+    /// Its thread has no reference to it any more.
+    Removed,
+}
+
+/// Counts of one megaflow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FlowStats {
+    /// Packets, with the one that made the flow.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the last one came, in milliseconds; 0 if none did.
+    pub used_ms: u64,
+    /// TCP flags seen.
+    pub tcp_flags: u16,
+}
+
+/// A cached decision. Its thread matches packets against it and counts; the revalidator reads the
+/// counts and ends it.
+#[repr(C, align(64))]
+pub struct Megaflow {
+    mask: [u64; WORDS],
+    key: [u64; WORDS],
+    dead: AtomicBool,
+    hot_only: bool,
+    state: AtomicU8,
+    tcp_flags: AtomicU16,
+    /// What to do with its packets.
+    pub actions: Box<[Action]>,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    used_ms: AtomicU64,
+    /// When it was made.
+    pub created_ms: u64,
+    /// The packet that made it.
+    pub origin: FlowKey,
+    /// What its packets cause, and how many were told so far.
+    effects: Mutex<(Arc<dyn Effects>, FlowStats)>,
+    /// The same as `mask`, as a key.
+    pub wildcards: FlowMask,
+}
+
+impl Megaflow {
+    /// A megaflow for packets like `key`, made for one of `bytes` bytes, which is told to the
+    /// answer's effects here.
+    pub fn new(key: &FlowKey, bytes: u64, answer: Translation, now_ms: u64) -> Megaflow {
+        let Translation {
+            mask,
+            actions,
+            effects,
+        } = answer;
+        Megaflow {
+            mask: *mask.bits().words(),
+            key: *mask.apply(key).words(),
+            dead: AtomicBool::new(false),
+            hot_only: mask.is_hot_only(),
+            state: AtomicU8::new(FlowState::Live as u8),
+            tcp_flags: AtomicU16::new(0),
+            actions: actions.into(),
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            used_ms: AtomicU64::new(0),
+            created_ms: now_ms,
+            origin: *key,
+            effects: Mutex::new((effects, told)),
+            wildcards: mask,
+        }
+    }
+
+    /// True if a packet belongs to this megaflow and it is alive.
+    #[inline(always)]
+    pub fn matches(&self, packet: &Extracted) -> bool {
+        let words = packet.key.words();
+        let mut differ = 0;
+        for (i, word) in words[..HOT_WORDS].iter().enumerate() {
+            differ |= (word & self.mask[i]) ^ self.key[i];
+        }
+        if !self.hot_only {
+            for (i, word) in words.iter().enumerate().skip(HOT_WORDS) {
+                differ |= (word & self.mask[i]) ^ self.key[i];
+            }
+        }
+        differ == 0 && !self.dead.load(Relaxed)
+    }
+
+    /// Counts packets. Only the owning thread calls this.
+    #[inline(always)]
+    pub(crate) fn count(&self, packets: u64, bytes: u64, tcp_flags: u16, now_ms: u64) {
+        self.packets
+            .store(self.packets.load(Relaxed) + packets, Relaxed);
+        self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
+        self.used_ms.store(now_ms, Relaxed);
+        if tcp_flags != 0 {
+            self.tcp_flags
+                .store(self.tcp_flags.load(Relaxed) | tcp_flags, Relaxed);
+        }
+    }
+
+    /// Counts so far.
+    pub fn stats(&self) -> FlowStats {
+        FlowStats {
+            packets: self.packets.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            used_ms: self.used_ms.load(Relaxed),
+            tcp_flags: self.tcp_flags.load(Relaxed),
+        }
+    }
+
+    /// The key that packets match, with all other bits cleared.
+    pub fn key(&self) -> FlowKey {
+        self.wildcards.apply(&self.origin)
+    }
+
+    /// Whether packets match it.
+    pub fn state(&self) -> FlowState {
+        match self.state.load(Acquire) {
+            0 => FlowState::Live,
+            1 => FlowState::Dead,
+            _ => FlowState::Removed,
+        }
+    }
+
+    /// Ends it: no packet matches from now on. Its thread removes it when it comes by.
+    pub fn kill(&self) {
+        self.dead.store(true, Relaxed);
+        let _ = self.state.compare_exchange(
+            FlowState::Live as u8,
+            FlowState::Dead as u8,
+            AcqRel,
+            Relaxed,
+        );
+    }
+
+    /// Its thread holds no reference any more, except the one that the registry has.
+    pub(crate) fn removed(&self) {
+        self.state.store(FlowState::Removed as u8, Release);
+    }
+
+    /// Tells what packets cause, for those counted since the last call.
+    pub fn push_effects(&self) {
+        let now = self.stats();
+        let mut held = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first packet is told before it is counted.
+        let packets = now.packets.saturating_sub(held.1.packets);
+        if packets > 0 {
+            let bytes = now.bytes.saturating_sub(held.1.bytes);
+            held.1 = now;
+            let effects = held.0.clone();
+            drop(held);
+            effects.apply(packets, bytes, now.used_ms);
+        }
+    }
+
+    /// True if `answer`, given today for the packet that made this megaflow, still allows it: the
+    /// same actions, and no bit looked at that the megaflow leaves open. Takes over the answer's
+    /// effects if so.
+    pub fn still_right(&self, answer: &Translation) -> bool {
+        let mut wider = answer.mask;
+        wider.add(&self.wildcards);
+        let right = wider == self.wildcards && *answer.actions == *self.actions;
+        if right {
+            let mut held = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
+            held.0 = answer.effects.clone();
+        }
+        right
+    }
+}
+
+/// All megaflows of one thread: appended to by the thread on a miss, swept by the revalidator.
+#[derive(Default)]
+pub struct Registry {
+    flows: Mutex<Vec<Arc<Megaflow>>>,
+    /// Flows killed so far: the thread looks for them when this changes.
+    killed: AtomicU64,
+}
+
+impl Registry {
+    fn locked(&self) -> MutexGuard<'_, Vec<Arc<Megaflow>>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, flow: Arc<Megaflow>) {
+        self.locked().push(flow);
+    }
+
+    /// All that are not removed.
+    pub fn flows(&self) -> Vec<Arc<Megaflow>> {
+        self.locked().clone()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.locked().len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends a flow and lets its thread know.
+    pub fn kill(&self, flow: &Megaflow) {
+        flow.kill();
+        self.killed.fetch_add(1, Release);
+    }
+
+    pub(crate) fn killed(&self) -> u64 {
+        self.killed.load(Acquire)
+    }
+
+    /// Frees what its thread has removed, after a last word on what it caused.
+    pub fn bury(&self) {
+        let gone: Vec<_> = {
+            let mut flows = self.locked();
+            flows
+                .extract_if(.., |f| f.state() == FlowState::Removed)
+                .collect()
+        };
+        for flow in gone {
+            flow.push_effects();
+        }
+    }
+}

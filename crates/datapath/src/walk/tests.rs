@@ -1,0 +1,239 @@
+//! The walk with simulated ports and a pipeline that is one function.
+
+use super::*;
+use flow::{Effects, FlowKey, FlowMask, Mac, Translation};
+use port::sim::SimPort;
+use proptest::prelude::*;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Forwards by destination address: address ending in `n` goes to port `n`; 0 drops; 255 floods to
+/// all but the input port. Looks at the destination only, or at everything.
+#[derive(Default)]
+struct ByDestination {
+    exact: bool,
+    asked: AtomicU64,
+    told: Arc<Told>,
+}
+
+#[derive(Default)]
+struct Told(Mutex<(u64, u64)>);
+
+impl Effects for Told {
+    fn apply(&self, packets: u64, bytes: u64, _now_ms: u64) {
+        let mut t = self.0.lock().expect("not poisoned");
+        *t = (t.0 + packets, t.1 + bytes);
+    }
+}
+
+impl Translate for ByDestination {
+    fn translate(&self, key: &FlowKey) -> Translation {
+        self.asked.fetch_add(1, Relaxed);
+        let mut mask = if self.exact {
+            FlowMask::exact()
+        } else {
+            FlowMask::default()
+        };
+        mask.bits_mut().dl_dst = Mac::BROADCAST;
+        let actions = match key.dl_dst.0[5] {
+            0 => vec![],
+            255 => (1..4)
+                .filter(|&p| p != key.in_port)
+                .map(|p| Action::Output(DpPort(p)))
+                .collect(),
+            n => vec![Action::Output(DpPort(n.into()))],
+        };
+        Translation {
+            mask,
+            actions,
+            effects: self.told.clone(),
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        0
+    }
+}
+
+struct Bench {
+    ports: Vec<Arc<SimPort>>,
+    map: PortMap,
+    pipeline: ByDestination,
+    counters: WalkCounters,
+    registry: Arc<Registry>,
+    datapath: Datapath,
+    flow_limit: usize,
+}
+
+impl Bench {
+    fn new(exact: bool) -> Bench {
+        let ports: Vec<_> = (0..4)
+            .map(|i| Arc::new(SimPort::new(&format!("p{i}"))))
+            .collect();
+        let mut map = PortMap::default();
+        for (i, p) in ports.iter().enumerate() {
+            map.set(DpPort(i as u32), Some(p.clone()));
+        }
+        let registry = Arc::<Registry>::default();
+        let datapath = Datapath::new(1, registry.clone());
+        let pipeline = ByDestination {
+            exact,
+            ..Default::default()
+        };
+        Bench {
+            ports,
+            map,
+            pipeline,
+            counters: WalkCounters::default(),
+            registry,
+            datapath,
+            flow_limit: 1000,
+        }
+    }
+
+    fn run(&mut self) {
+        let c = Context {
+            ports: &self.map,
+            translate: &self.pipeline,
+            counters: &self.counters,
+            thread: 0,
+            now_ms: 5,
+            flow_limit: self.flow_limit,
+        };
+        for (i, p) in self.ports.iter().enumerate() {
+            while self.datapath.walk(&**p, 0, DpPort(i as u32), &c) > 0 {}
+        }
+    }
+}
+
+fn frame(dst: u8, tag: u8) -> Vec<u8> {
+    let mut f = vec![2, 0, 0, 0, 0, dst, 2, 0, 0, 0, 0, 9, 0x90, tag];
+    f.resize(60, tag);
+    f
+}
+
+#[test]
+fn first_packet_asks_the_rest_hit_the_cache() {
+    let mut b = Bench::new(false);
+    for i in 0..40 {
+        b.ports[1].push(&frame(2, i));
+    }
+    b.run();
+    let out = b.ports[2].take();
+    assert_eq!(out.len(), 40);
+    assert!(
+        (0..40).all(|i| out[usize::from(i)] == frame(2, i)),
+        "order or content changed"
+    );
+    // The EtherType differs from frame to frame and is always part of the mask.
+    assert_eq!(b.counters.upcalls.get(), 40);
+    for i in 0..40 {
+        b.ports[1].push(&frame(2, i));
+    }
+    b.run();
+    assert_eq!(
+        (b.counters.upcalls.get(), b.counters.emc_hits.get()),
+        (40, 40)
+    );
+    assert_eq!(b.ports[1].bursts_returned(), 4);
+}
+
+#[test]
+fn one_megaflow_serves_packets_that_differ_where_it_does_not_look() {
+    let mut b = Bench::new(false);
+    for i in 0..10 {
+        let mut f = frame(3, 0);
+        f[11] = i;
+        b.ports[1].push(&f);
+    }
+    b.run();
+    assert_eq!(b.ports[3].take().len(), 10);
+    assert_eq!(
+        (b.counters.upcalls.get(), b.counters.megaflow_hits.get()),
+        (1, 9)
+    );
+    let flows = b.registry.flows();
+    assert_eq!((flows.len(), flows[0].stats().packets), (1, 10));
+}
+
+#[test]
+fn floods_drops_and_output_to_missing_ports_are_counted() {
+    let mut b = Bench::new(false);
+    b.ports[1].push(&frame(255, 0));
+    b.ports[1].push(&frame(0, 0));
+    b.ports[1].push(&frame(77, 0));
+    b.run();
+    assert_eq!((b.ports[2].take().len(), b.ports[3].take().len()), (1, 1));
+    assert_eq!(b.counters.dropped_by_actions.get(), 1);
+    assert_eq!(b.counters.dropped_invalid_port.get(), 1);
+}
+
+#[test]
+fn a_full_flow_table_still_forwards() {
+    let mut b = Bench::new(true);
+    b.flow_limit = 5;
+    for i in 0..32 {
+        b.ports[1].push(&frame(2, i));
+    }
+    b.run();
+    assert_eq!(b.ports[2].take().len(), 32);
+    assert_eq!(b.counters.upcalls_not_installed.get(), 27);
+    assert_eq!(b.registry.len(), 5);
+    assert_eq!(b.pipeline.told.0.lock().expect("not poisoned").0, 32);
+}
+
+#[test]
+fn a_killed_flow_matches_no_more_and_its_place_is_used_again() {
+    let mut b = Bench::new(false);
+    b.ports[1].push(&frame(2, 0));
+    b.ports[1].push(&frame(2, 0));
+    b.run();
+    let old = b.registry.flows().remove(0);
+    b.registry.kill(&old);
+    b.ports[1].push(&frame(2, 0));
+    b.run();
+    assert_eq!((b.counters.upcalls.get(), b.registry.len()), (2, 2));
+    while b.datapath.clean() {}
+    assert_eq!(old.state(), FlowState::Removed);
+    b.registry.bury();
+    assert_eq!(b.registry.len(), 1);
+    assert_eq!(Arc::strong_count(&old), 1, "nobody else holds it");
+    b.ports[1].push(&frame(2, 0));
+    b.run();
+    assert_eq!(b.counters.upcalls.get(), 2);
+    for f in b.registry.flows() {
+        f.push_effects();
+    }
+    let told = *b.pipeline.told.0.lock().expect("not poisoned");
+    assert_eq!(told, (4, 240), "each packet is told exactly once");
+}
+
+proptest! {
+    /// Whatever is sent and whichever flows are ended meanwhile: the switch does what the pipeline
+    /// says for each packet alone.
+    #[test]
+    fn caches_never_change_the_answer(steps in proptest::collection::vec(
+        (1u8..4, prop_oneof![Just(0u8), 1u8..4, Just(255)], 0u8..6, any::<bool>()), 1..200),
+        exact in any::<bool>())
+    {
+        let mut b = Bench::new(exact);
+        for (from, to, tag, kill) in steps {
+            let f = frame(to, tag);
+            b.ports[usize::from(from)].push(&f);
+            b.run();
+            for p in 1..4u8 {
+                let expect = usize::from(to == p || to == 255 && p != from);
+                let out = b.ports[usize::from(p)].take();
+                prop_assert_eq!(out.len(), expect);
+                prop_assert!(out.iter().all(|o| *o == f));
+            }
+            if kill && let Some(flow) = b.registry.flows().last() {
+                b.registry.kill(flow);
+                if tag % 2 == 0 {
+                    while b.datapath.clean() {}
+                    b.registry.bury();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The question that the datapath asks of the pipeline, and its answer.
+
+use crate::{Action, FlowKey, FlowMask};
+use std::sync::Arc;
+
+/// What is to be done with all packets that look like one packet.
+#[derive(Clone)]
+pub struct Translation {
+    /// The bits of the key that the decision looked at. Any packet that agrees in these bits gets
+    /// the same actions.
+    pub mask: FlowMask,
+    /// What to do; empty means drop.
+    pub actions: Vec<Action>,
+    /// What else packets of this flow cause: flow statistics, addresses learned.
+    pub effects: Arc<dyn Effects>,
+}
+
+/// Decides about packets. Answering has no side effect, so that the same code serves upcalls,
+/// revalidation and tracing; what a packet causes is in [`Translation::effects`].
+pub trait Translate: Send + Sync {
+    /// Decides what to do with packets like `key`.
+    fn translate(&self, key: &FlowKey) -> Translation;
+
+    /// A number that changes whenever an earlier answer may no longer be right.
+    fn generation(&self) -> u64;
+}
+
+/// What packets cause besides being forwarded.
+pub trait Effects: Send + Sync {
+    /// `packets` packets of `bytes` bytes in all were seen, the last at `now_ms` (milliseconds of a
+    /// clock that never goes back).
+    fn apply(&self, packets: u64, bytes: u64, now_ms: u64);
+}

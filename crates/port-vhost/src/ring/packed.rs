@@ -1,0 +1,225 @@
+//! The packed ring (virtio 1.3, 2.8): one table that driver and device both write.
+
+use super::split::need_event;
+use super::{Desc, F_NEXT, F_WRITE, Layout, Lent, RingFault, RingSpec};
+use crate::mem::GuestMemory;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
+
+const F_AVAIL: u16 = 1 << 7;
+const F_USED: u16 = 1 << 15;
+/// Event suppression flags (virtio 1.3, 2.8.10).
+const EVENT_DISABLE: u16 = 1;
+const EVENT_DESC: u16 = 2;
+
+/// A place in the ring and the wrap counter there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    index: u16,
+    wrap: bool,
+}
+
+impl Place {
+    #[inline(always)]
+    fn advance(&mut self, by: u16, size: u16) {
+        self.index += by;
+        if self.index >= size {
+            self.index -= size;
+            self.wrap = !self.wrap;
+        }
+    }
+
+    fn bits(self) -> u32 {
+        u32::from(self.index) | u32::from(self.wrap) << 15
+    }
+}
+
+/// A packed ring in guest memory. The pointers cover what `new` checked: `size` descriptors and two
+/// event structures.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    desc: *mut u64,
+    driver_event: *mut u32,
+    size: u16,
+    event_idx: bool,
+    /// Next descriptor to read.
+    next: Place,
+    /// Next descriptor to mark used.
+    used: Place,
+    /// The first descriptor marked since the last publication, whose flags are not written yet, and
+    /// those flags.
+    held: Option<(u16, u16)>,
+    /// `used.index` at the last interrupt, if there was one.
+    signalled: Option<u16>,
+}
+
+impl Packed {
+    /// A ring at the given addresses; `None` if it is not wholly in guest memory, not aligned, or
+    /// its size is 0 or over 32768.
+    pub(crate) fn new(spec: &RingSpec, mem: &GuestMemory) -> Option<Packed> {
+        let at = |addr: u64, len: u64, align: usize| {
+            mem.user(addr, len).filter(|p| p.align_offset(align) == 0)
+        };
+        let index = (spec.base & 0x7fff) as u16;
+        if spec.size == 0 || spec.size > 1 << 15 || index >= spec.size {
+            return None;
+        }
+        let desc = at(spec.desc, 16 * u64::from(spec.size), 16)?.cast::<u64>();
+        let driver_event = at(spec.driver, 4, 4)?.cast::<u32>();
+        let device_event = at(spec.device, 4, 4)?.cast::<u32>();
+        // SAFETY: `device_event` is 4 aligned bytes of guest memory.
+        let device_event = unsafe { AtomicU32::from_ptr(device_event) };
+        // A polling device wants no kicks.
+        device_event.store((u32::from(EVENT_DISABLE) << 16).to_le(), Ordering::Relaxed);
+        // All buffers are given back within the burst, so used and available places are the same.
+        let place = Place {
+            index,
+            wrap: spec.base & 0x8000 != 0,
+        };
+        Some(Packed {
+            desc,
+            driver_event,
+            size: spec.size,
+            event_idx: spec.event_idx,
+            next: place,
+            used: place,
+            held: None,
+            signalled: None,
+        })
+    }
+
+    /// The flags of descriptor `i`, shared with the guest. `i` is less than `size`.
+    #[inline(always)]
+    fn flags(&self, i: u16) -> &AtomicU16 {
+        debug_assert!(i < self.size);
+        // SAFETY: i is a `Place` index, which stays below `size`; the flags are the last 2 of a
+        // descriptor's 16 bytes.
+        unsafe { AtomicU16::from_ptr(self.desc.add(usize::from(i) * 2).cast::<u16>().add(7)) }
+    }
+
+    /// Reads descriptor `i`, whose flags are known, and steps over it.
+    #[inline(always)]
+    fn read(&mut self, flags: u16) -> Desc {
+        let p = self.desc.wrapping_add(usize::from(self.next.index) * 2);
+        // SAFETY: `next.index` stays below `size`, so these are the descriptor's 16 bytes.
+        let (addr, rest) = unsafe { (p.read_volatile(), p.add(1).read_volatile()) };
+        let rest = u64::from_le(rest);
+        self.next.advance(1, self.size);
+        Desc {
+            addr: u64::from_le(addr),
+            len: rest as u32,
+            id: (rest >> 32) as u16,
+            flags,
+            next: 0,
+        }
+    }
+}
+
+impl Layout for Packed {
+    type Mark = Place;
+    const ID_IS_LAST: bool = true;
+
+    fn indirect_entry(lo: u64, hi: u64, table_ends: bool) -> (Desc, bool) {
+        let hi = u64::from_le(hi);
+        let flags = (hi >> 48) as u16 & F_WRITE;
+        (
+            Desc {
+                addr: u64::from_le(lo),
+                len: hi as u32,
+                flags,
+                id: 0,
+                next: 0,
+            },
+            table_ends,
+        )
+    }
+
+    fn refresh(&mut self, _want: usize) -> Result<(), RingFault> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn pop(&mut self) -> Result<Option<Desc>, RingFault> {
+        let flags = u16::from_le(self.flags(self.next.index).load(Ordering::Acquire));
+        let (avail, used) = (flags & F_AVAIL != 0, flags & F_USED != 0);
+        if avail == used || avail != self.next.wrap {
+            return Ok(None);
+        }
+        Ok(Some(self.read(flags)))
+    }
+
+    fn more(&mut self, d: &Desc) -> Result<Desc, RingFault> {
+        debug_assert!(d.flags & F_NEXT != 0);
+        // The whole chain was made available with its first descriptor (virtio 1.3, 2.8.21.1).
+        let flags = u16::from_le(self.flags(self.next.index).load(Ordering::Relaxed));
+        Ok(self.read(flags))
+    }
+
+    fn mark(&self) -> Place {
+        self.next
+    }
+
+    fn rewind(&mut self, mark: Place) {
+        self.next = mark;
+    }
+
+    fn size(&self) -> u16 {
+        self.size
+    }
+
+    #[inline(always)]
+    fn give(&mut self, lent: Lent, written: u32) {
+        let at = self.used;
+        let mut flags = if at.wrap { F_AVAIL | F_USED } else { 0 };
+        if written > 0 {
+            flags |= F_WRITE;
+        }
+        let word = u64::from(written) | u64::from(lent.id) << 32;
+        // SAFETY: `used.index` stays below `size`. Length and ID are 6 of the last 8 bytes.
+        unsafe {
+            let p = self.desc.add(usize::from(at.index) * 2 + 1);
+            p.cast::<u32>().write_volatile((word as u32).to_le());
+            p.cast::<u16>().add(2).write_volatile(lent.id.to_le());
+        }
+        // The driver reads in order, so what follows the first is seen only after the first's flags.
+        match self.held {
+            None => self.held = Some((at.index, flags)),
+            Some(_) => self.flags(at.index).store(flags.to_le(), Ordering::Release),
+        }
+        // A buffer of a driver that lies about its length cannot lead out of the ring.
+        self.used.advance(lent.count.min(self.size), self.size);
+    }
+
+    #[inline(always)]
+    fn publish(&mut self) -> bool {
+        let Some((index, flags)) = self.held.take() else {
+            return false;
+        };
+        let old = index;
+        self.flags(index).store(flags.to_le(), Ordering::Release);
+        // The flags must be visible before the driver's wish is read, or both sides may miss it.
+        fence(Ordering::SeqCst);
+        // SAFETY: `driver_event` is 4 aligned bytes of guest memory, see `new`.
+        let event = unsafe { AtomicU32::from_ptr(self.driver_event) }.load(Ordering::Relaxed);
+        let event = u32::from_le(event);
+        let (off_wrap, wish) = (event as u16, (event >> 16) as u16 & 3);
+        if wish != EVENT_DESC || !self.event_idx {
+            self.signalled = Some(self.used.index);
+            return wish != EVENT_DISABLE;
+        }
+        let first = self.signalled.is_none();
+        let mut old = self.signalled.replace(self.used.index).unwrap_or(old);
+        let new = self.used.index;
+        let mut off = off_wrap & 0x7fff;
+        if new <= old {
+            old = old.wrapping_sub(self.size);
+        }
+        if self.used.wrap != (off_wrap & 0x8000 != 0) {
+            off = off.wrapping_sub(self.size);
+        }
+        first || need_event(off, new, old)
+    }
+
+    fn base(&self) -> u32 {
+        self.next.bits() | self.used.bits() << 16
+    }
+}

@@ -1,0 +1,189 @@
+//! The split ring (virtio 1.3, 2.7): descriptor table, available ring and used ring.
+
+use super::{Desc, F_NEXT, Layout, Lent, RingFault, RingSpec};
+use crate::mem::GuestMemory;
+use std::sync::atomic::{AtomicU16, Ordering, fence};
+
+/// Available ring flag: the driver wants no interrupts (virtio 1.3, 2.7.7).
+const NO_INTERRUPT: u16 = 1;
+/// Used ring flag: the device wants no kicks (virtio 1.3, 2.7.10).
+const NO_NOTIFY: u16 = 1;
+
+/// A split ring in guest memory. The pointers cover what `new` checked: `size` descriptors, and both
+/// rings with their event words.
+#[derive(Debug)]
+pub(crate) struct Split {
+    desc: *const u64,
+    avail: *mut u16,
+    used: *mut u16,
+    mask: u16,
+    event_idx: bool,
+    /// Next available entry to read.
+    next: u16,
+    /// The driver's available index as last seen.
+    seen: u16,
+    /// Next used entry to write.
+    used_next: u16,
+    /// The used index that the driver can see.
+    published: u16,
+    /// The used index at the last interrupt, if there was one.
+    signalled: Option<u16>,
+}
+
+impl Split {
+    /// A ring at the given addresses; `None` if it is not wholly in guest memory, not aligned, or its
+    /// size is not a power of two up to 32768.
+    ///
+    /// All buffers that this device takes are given back within the burst, so the used index in
+    /// guest memory is where a former device stopped; where it differs from the base given (after a
+    /// crash), it is right.
+    pub(crate) fn new(spec: &RingSpec, mem: &GuestMemory) -> Option<Split> {
+        let n = u64::from(spec.size);
+        if !spec.size.is_power_of_two() || spec.size > 1 << 15 {
+            return None;
+        }
+        let at = |addr: u64, len: u64, align: usize| {
+            mem.user(addr, len).filter(|p| p.align_offset(align) == 0)
+        };
+        let desc = at(spec.desc, 16 * n, 16)?.cast::<u64>();
+        let avail = at(spec.driver, 6 + 2 * n, 2)?.cast::<u16>();
+        let used = at(spec.device, 6 + 8 * n, 4)?.cast::<u16>();
+        let mut ring = Split {
+            desc,
+            avail,
+            used,
+            mask: spec.size - 1,
+            event_idx: spec.event_idx,
+            next: 0,
+            seen: 0,
+            used_next: 0,
+            published: 0,
+            signalled: None,
+        };
+        let start = u16::from_le(ring.word(ring.used, 1).load(Ordering::Acquire));
+        (ring.next, ring.seen, ring.used_next, ring.published) = (start, start, start, start);
+        // A polling device wants no kicks: the flag says so; with event indices the driver kicks
+        // once in 65536 buffers, when it passes the index that stays in `avail_event`.
+        let flags = if spec.event_idx { 0 } else { NO_NOTIFY };
+        ring.word(ring.used, 0)
+            .store(flags.to_le(), Ordering::Relaxed);
+        Some(ring)
+    }
+
+    /// Word `i` of the available or used ring, shared with the guest.
+    #[inline(always)]
+    fn word(&self, ring: *mut u16, i: usize) -> &AtomicU16 {
+        // SAFETY: callers pass `avail` or `used` and an index that `new` checked to be inside: 0, 1,
+        // or entry `mask` at most plus the event word. The ring holds its memory while it lives.
+        unsafe { AtomicU16::from_ptr(ring.add(i)) }
+    }
+
+    /// Descriptor `i`, read once. `i` is at most `mask`.
+    #[inline(always)]
+    fn desc(&self, i: u16) -> Desc {
+        debug_assert!(i <= self.mask);
+        let p = self.desc.wrapping_add(usize::from(i & self.mask) * 2);
+        // SAFETY: the index is masked to the table, which `new` checked and aligned to 16.
+        let (addr, rest) = unsafe { (p.read_volatile(), p.add(1).read_volatile()) };
+        Desc::split(addr, rest, i)
+    }
+}
+
+impl Layout for Split {
+    type Mark = u16;
+    const ID_IS_LAST: bool = false;
+
+    fn indirect_entry(lo: u64, hi: u64, _table_ends: bool) -> (Desc, bool) {
+        let d = Desc::split(lo, hi, 0);
+        (d, d.flags & F_NEXT == 0)
+    }
+
+    #[inline(always)]
+    fn refresh(&mut self, want: usize) -> Result<(), RingFault> {
+        if usize::from(self.seen.wrapping_sub(self.next)) < want {
+            self.seen = u16::from_le(self.word(self.avail, 1).load(Ordering::Acquire));
+            if self.seen.wrapping_sub(self.next) > self.mask + 1 {
+                return Err(RingFault::AvailJump);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn pop(&mut self) -> Result<Option<Desc>, RingFault> {
+        if self.next == self.seen {
+            return Ok(None);
+        }
+        let entry = 2 + usize::from(self.next & self.mask);
+        let head = u16::from_le(self.word(self.avail, entry).load(Ordering::Relaxed));
+        if head > self.mask {
+            return Err(RingFault::BadIndex);
+        }
+        self.next = self.next.wrapping_add(1);
+        Ok(Some(self.desc(head)))
+    }
+
+    fn more(&mut self, d: &Desc) -> Result<Desc, RingFault> {
+        if d.next > self.mask {
+            return Err(RingFault::BadIndex);
+        }
+        Ok(self.desc(d.next))
+    }
+
+    fn mark(&self) -> u16 {
+        self.next
+    }
+
+    fn rewind(&mut self, mark: u16) {
+        self.next = mark;
+    }
+
+    fn size(&self) -> u16 {
+        self.mask + 1
+    }
+
+    #[inline(always)]
+    fn give(&mut self, lent: Lent, written: u32) {
+        let element = u64::from(lent.id) | u64::from(written) << 32;
+        let entry = 2 + 4 * usize::from(self.used_next & self.mask);
+        // SAFETY: the entry is masked to the ring, which `new` checked; elements are aligned to 4.
+        unsafe {
+            self.used
+                .add(entry)
+                .cast::<u64>()
+                .write_unaligned(element.to_le())
+        };
+        self.used_next = self.used_next.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    fn publish(&mut self) -> bool {
+        let old = self.published;
+        let new = self.used_next;
+        self.published = new;
+        self.word(self.used, 1)
+            .store(new.to_le(), Ordering::Release);
+        // The index must be visible before the driver's wish is read, or both sides may miss it.
+        fence(Ordering::SeqCst);
+        if self.event_idx {
+            let event = self.word(self.avail, 2 + usize::from(self.mask) + 1);
+            let event = u16::from_le(event.load(Ordering::Relaxed));
+            let since = self.signalled.unwrap_or(old);
+            let wanted = self.signalled.is_none() || need_event(event, new, since);
+            self.signalled = Some(new);
+            wanted
+        } else {
+            u16::from_le(self.word(self.avail, 0).load(Ordering::Relaxed)) & NO_INTERRUPT == 0
+        }
+    }
+
+    fn base(&self) -> u32 {
+        u32::from(self.next)
+    }
+}
+
+/// True if going from `old` to `new` passes `event` (virtio 1.3, 2.7.7.1).
+#[inline(always)]
+pub(super) fn need_event(event: u16, new: u16, old: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}

@@ -1,0 +1,492 @@
+//! One connection to a front end: follows its messages and starts and stops rings.
+//!
+//! A ring runs when its memory, size, addresses and kick descriptor are known and stops on
+//! GET_VRING_BASE. It is enabled from the start unless protocol features were negotiated; then
+//! SET_VRING_ENABLE says, which QEMU sends before SET_FEATURES, so it is remembered whenever it
+//! comes. (Vhost-user specification, "Ring states".)
+
+use crate::features::{self, bit, has};
+use crate::link::fd;
+use crate::mem::{GuestMemory, MAX_SLOTS, RegionSpec};
+use crate::message::{Connection, Message, ProtocolError, wait_readable};
+use crate::ring::{AnyRing, Packed, Ring, RingSpec, Split};
+use crate::{MAX_QUEUE_PAIRS, MAX_VRINGS, Shared};
+use std::fs::File;
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tracing::{info, warn};
+use vhost::vhost_user::message::{
+    FrontendReq as Req, VhostUserMemory, VhostUserMemoryRegion, VhostUserSingleMemoryRegion,
+    VhostUserU64, VhostUserVringAddr, VhostUserVringState,
+};
+use vm_memory::ByteValued;
+use vmm_sys_util::eventfd::EventFd;
+
+/// In a SET_VRING_KICK, CALL or ERR: no descriptor comes with it, poll instead.
+const NO_FD: u64 = 1 << 8;
+
+/// What a front end said of one ring.
+#[derive(Debug, Default)]
+struct Setup {
+    size: u32,
+    /// Descriptor table, driver area, device area, in the front end's addresses.
+    addrs: Option<[u64; 3]>,
+    base: u32,
+    /// SET_VRING_KICK came since the ring last stopped.
+    kicked: bool,
+    /// What SET_VRING_ENABLE said last.
+    enabled: Option<bool>,
+    call: Option<EventFd>,
+    err: Option<EventFd>,
+    running: bool,
+}
+
+/// The answer to a request.
+enum Reply {
+    /// None of its own; an acknowledgement if asked for.
+    Done,
+    /// This body.
+    Body(Vec<u8>),
+}
+
+impl Reply {
+    fn u64(value: u64) -> Reply {
+        Reply::Body(value.to_ne_bytes().to_vec())
+    }
+}
+
+/// A connected front end.
+pub(crate) struct Session<'p> {
+    shared: &'p Shared,
+    conn: Connection,
+    features: u64,
+    status: u8,
+    mem: Arc<GuestMemory>,
+    rings: Vec<Setup>,
+}
+
+impl<'p> Session<'p> {
+    pub(crate) fn new(shared: &'p Shared, conn: Connection) -> Session<'p> {
+        let mem = Arc::default();
+        Session {
+            shared,
+            conn,
+            features: 0,
+            status: 0,
+            mem,
+            rings: Vec::new(),
+        }
+    }
+
+    /// Follows messages until the front end goes or the port is closed.
+    pub(crate) fn run(mut self, listener: Option<&UnixListener>) -> Result<(), ProtocolError> {
+        let (stop, bell) = (fd(&self.shared.stop), fd(&self.shared.bell));
+        loop {
+            // Without a listener the bell stands in for it: a second look at it does no harm.
+            let extra = listener.map_or(bell, AsFd::as_fd);
+            let [stop, rung, second, message] =
+                wait_readable([stop, bell, extra, self.conn.as_fd()], None)?;
+            if stop {
+                return Ok(());
+            }
+            if rung {
+                let _ = self.shared.bell.read();
+                self.report_faults();
+            }
+            if second && let Some(Ok(_)) = listener.map(UnixListener::accept) {
+                warn!(
+                    "{}: refused a second front end on the socket",
+                    self.shared.name
+                );
+            }
+            if message {
+                let message = self.conn.receive()?;
+                self.handle(message)?;
+            }
+        }
+    }
+
+    /// Handles one message and answers it. An error that can be told to a front end that waits for
+    /// an acknowledgement is told; otherwise it ends the connection.
+    fn handle(&mut self, message: Message) -> Result<(), ProtocolError> {
+        let (code, wants_ack) = (message.code, message.wants_ack);
+        match self.dispatch(message) {
+            Ok(Reply::Body(body)) => self.conn.reply(code, &body),
+            Ok(Reply::Done) if wants_ack => self.conn.reply(code, &0u64.to_ne_bytes()),
+            Ok(Reply::Done) => Ok(()),
+            Err(e @ (ProtocolError::Memory(_) | ProtocolError::Unsupported { .. }))
+                if wants_ack =>
+            {
+                warn!("{}: refused: {e}", self.shared.name);
+                self.shared.protocol_errors.fetch_add(1, Relaxed);
+                self.conn.reply(code, &1u64.to_ne_bytes())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn dispatch(&mut self, mut m: Message) -> Result<Reply, ProtocolError> {
+        let code = m.code;
+        let Some(request) = m.request() else {
+            return Err(ProtocolError::Unsupported { code });
+        };
+        let fds_allowed = match request {
+            Req::SET_MEM_TABLE => usize::MAX,
+            Req::ADD_MEM_REG | Req::REM_MEM_REG => 1,
+            Req::SET_VRING_KICK | Req::SET_VRING_CALL | Req::SET_VRING_ERR => 1,
+            _ => 0,
+        };
+        if m.fds.len() > fds_allowed {
+            return Err(ProtocolError::Fds {
+                code,
+                have: m.fds.len(),
+                want: fds_allowed,
+            });
+        }
+        match request {
+            Req::GET_FEATURES => return Ok(Reply::u64(features::OFFERED)),
+            Req::SET_FEATURES => self.set_features(code, m.body::<VhostUserU64>()?.value)?,
+            Req::SET_OWNER => {}
+            Req::RESET_OWNER | Req::RESET_DEVICE => self.reset(),
+            Req::GET_PROTOCOL_FEATURES => return Ok(Reply::u64(features::PROTOCOL.bits())),
+            Req::SET_PROTOCOL_FEATURES => {
+                let asked = m.body::<VhostUserU64>()?.value;
+                if asked & !features::PROTOCOL.bits() != 0 {
+                    let what = format!("protocol features {asked:#x} were not all offered");
+                    return Err(ProtocolError::Value { code, what });
+                }
+            }
+            Req::GET_QUEUE_NUM => return Ok(Reply::u64(MAX_QUEUE_PAIRS as u64)),
+            Req::GET_MAX_MEM_SLOTS => return Ok(Reply::u64(MAX_SLOTS as u64)),
+            Req::SET_MEM_TABLE => self.set_mem_table(m)?,
+            Req::ADD_MEM_REG => {
+                let spec = region(m.body::<VhostUserSingleMemoryRegion>()?);
+                let mem = self.mem.with(spec, m.one_fd()?)?;
+                self.change_memory(mem);
+            }
+            Req::REM_MEM_REG => {
+                let r = region(m.body::<VhostUserSingleMemoryRegion>()?);
+                let mem = self.mem.without(r.gpa, r.size)?;
+                self.change_memory(mem);
+            }
+            Req::NET_SET_MTU => {
+                let mtu = m.body::<VhostUserU64>()?.value;
+                info!("{}: the front end says MTU {mtu}", self.shared.name);
+            }
+            Req::SET_STATUS => {
+                self.status = m.body::<VhostUserU64>()?.value as u8;
+                // Writing 0 resets the device (virtio 1.3, 2.1).
+                if self.status == 0 {
+                    self.reset();
+                }
+            }
+            Req::GET_STATUS => return Ok(Reply::u64(self.status.into())),
+            _ => return self.dispatch_ring(request, m),
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Requests that name a ring.
+    fn dispatch_ring(&mut self, request: Req, m: Message) -> Result<Reply, ProtocolError> {
+        let code = m.code;
+        match request {
+            Req::SET_VRING_NUM | Req::SET_VRING_BASE => {
+                let s = m.body::<VhostUserVringState>()?;
+                let (i, num) = (self.ring(code, s.index)?, s.num);
+                let ring = &mut self.rings[i];
+                // Checks made when the ring started would no longer hold.
+                if ring.running {
+                    let what = format!("vring {i} is running");
+                    return Err(ProtocolError::Value { code, what });
+                }
+                if request == Req::SET_VRING_BASE {
+                    ring.base = num;
+                } else if num == 0 || num > 1 << 15 {
+                    let what = format!("vring {i} of size {num}; 1 to 32768 are possible");
+                    return Err(ProtocolError::Value { code, what });
+                } else {
+                    ring.size = num;
+                }
+            }
+            Req::SET_VRING_ADDR => {
+                let a = m.body::<VhostUserVringAddr>()?;
+                let i = self.ring(code, a.index)?;
+                self.rings[i].addrs = Some([a.descriptor, a.available, a.used]);
+                if self.rings[i].running {
+                    self.stop(i);
+                    self.rings[i].kicked = true;
+                }
+                self.start(i);
+            }
+            Req::GET_VRING_BASE => {
+                let s = m.body::<VhostUserVringState>()?;
+                let i = self.ring(code, s.index)?;
+                self.stop(i);
+                self.rings[i].kicked = false;
+                self.changed();
+                let state = VhostUserVringState::new(i as u32, self.rings[i].base);
+                return Ok(Reply::Body(state.as_slice().to_vec()));
+            }
+            Req::SET_VRING_ENABLE => {
+                let s = m.body::<VhostUserVringState>()?;
+                let (i, on) = (self.ring(code, s.index)?, s.num != 0);
+                self.rings[i].enabled = Some(on);
+                self.shared.vring(i).enable(self.is_enabled(i));
+                self.start(i);
+                self.changed();
+            }
+            Req::SET_VRING_KICK | Req::SET_VRING_CALL | Req::SET_VRING_ERR => {
+                self.set_vring_fd(request, m)?;
+            }
+            _ => return Err(ProtocolError::Unsupported { code }),
+        }
+        Ok(Reply::Done)
+    }
+
+    fn set_vring_fd(&mut self, request: Req, mut m: Message) -> Result<(), ProtocolError> {
+        let value = m.body::<VhostUserU64>()?.value;
+        let i = self.ring(m.code, (value & 0xff) as u32)?;
+        let file = if value & NO_FD != 0 {
+            None
+        } else {
+            Some(m.one_fd()?)
+        };
+        let event = file.map(event_fd).transpose()?;
+        match request {
+            Req::SET_VRING_KICK => {
+                // The switch polls; the descriptor only says that the ring may start.
+                self.rings[i].kicked = true;
+                self.start(i);
+                self.changed();
+            }
+            Req::SET_VRING_CALL => {
+                self.rings[i].call = event;
+                self.shared.vring(i).set_call(self.call(i)?);
+            }
+            _ => self.rings[i].err = event,
+        }
+        Ok(())
+    }
+
+    /// A second handle on where ring `i`'s interrupts go.
+    fn call(&self, i: usize) -> Result<Option<EventFd>, ProtocolError> {
+        Ok(self.rings[i]
+            .call
+            .as_ref()
+            .map(EventFd::try_clone)
+            .transpose()?)
+    }
+
+    /// Checks a ring index, and makes room for what will be said of that ring.
+    fn ring(&mut self, code: u32, index: u32) -> Result<usize, ProtocolError> {
+        let i = index as usize;
+        if i >= MAX_VRINGS {
+            let what = format!("vring {index}; there are {MAX_VRINGS} at most");
+            return Err(ProtocolError::Value { code, what });
+        }
+        if self.rings.len() <= i {
+            self.rings.resize_with(i + 1, Setup::default);
+        }
+        Ok(i)
+    }
+
+    fn set_features(&mut self, code: u32, asked: u64) -> Result<(), ProtocolError> {
+        if asked & !features::OFFERED != 0 {
+            let what = format!(
+                "features {:#x} were not offered",
+                asked & !features::OFFERED
+            );
+            return Err(ProtocolError::Value { code, what });
+        }
+        let before = std::mem::replace(&mut self.features, asked);
+        // The ring layout and header may be others now; what runs starts again with them.
+        if before != asked {
+            self.restart_rings();
+        }
+        Ok(())
+    }
+
+    fn set_mem_table(&mut self, mut m: Message) -> Result<(), ProtocolError> {
+        let code = m.code;
+        let size = m.body.len();
+        let table = m.body.get(..8).map(|b| {
+            let mut head = VhostUserMemory::default();
+            head.as_mut_slice().copy_from_slice(b);
+            head.num_regions as usize
+        });
+        let Some(n) = table.filter(|&n| size == 8 + n * size_of::<VhostUserMemoryRegion>()) else {
+            return Err(ProtocolError::Size { code, size });
+        };
+        if m.fds.len() != n {
+            return Err(ProtocolError::Fds {
+                code,
+                have: m.fds.len(),
+                want: n,
+            });
+        }
+        let mut mem = GuestMemory::default();
+        for (bytes, file) in m.body[8..].chunks_exact(32).zip(m.fds.drain(..)) {
+            let mut r = VhostUserMemoryRegion::default();
+            r.as_mut_slice().copy_from_slice(bytes);
+            mem = mem.with(plain_region(&r), file)?;
+        }
+        self.change_memory(mem);
+        Ok(())
+    }
+
+    /// Puts new memory under all rings. Each is stopped while that happens and goes on where it was;
+    /// one whose memory is gone stays stopped.
+    fn change_memory(&mut self, mem: GuestMemory) {
+        self.mem = Arc::new(mem);
+        self.shared.status().mem_regions = self.mem.len();
+        self.restart_rings();
+    }
+
+    fn restart_rings(&mut self) {
+        for i in 0..self.rings.len() {
+            self.stop(i);
+            self.start(i);
+        }
+        self.changed();
+    }
+
+    fn is_enabled(&self, i: usize) -> bool {
+        let by_default = !has(self.features, bit::PROTOCOL_FEATURES);
+        self.rings[i].enabled.unwrap_or(by_default)
+    }
+
+    /// Starts ring `i` if all that it needs is known.
+    fn start(&mut self, i: usize) {
+        let s = &self.rings[i];
+        let (Some([desc, driver, device]), true, false) = (s.addrs, s.kicked, s.running) else {
+            return;
+        };
+        if s.size == 0 || self.mem.len() == 0 {
+            return;
+        }
+        let modern = has(self.features, bit::VERSION_1);
+        let mergeable = has(self.features, bit::MRG_RXBUF);
+        let spec = RingSpec {
+            size: s.size as u16,
+            desc,
+            driver,
+            device,
+            base: s.base,
+            event_idx: has(self.features, bit::EVENT_IDX),
+            header: if modern || mergeable { 12 } else { 10 },
+            mergeable,
+        };
+        let call = self.call(i).unwrap_or_else(|e| {
+            warn!("{}: vring {i}: no interrupts: {e}", self.shared.name);
+            None
+        });
+        let mem = self.mem.clone();
+        let ring = if has(self.features, bit::RING_PACKED) {
+            Packed::new(&spec, &mem).map(|l| AnyRing::Packed(Ring::new(l, mem, &spec, call)))
+        } else {
+            Split::new(&spec, &mem).map(|l| AnyRing::Split(Ring::new(l, mem, &spec, call)))
+        };
+        let Some(ring) = ring else {
+            warn!(
+                "{}: vring {i} not started: its addresses or size {} are impossible",
+                self.shared.name, spec.size
+            );
+            return;
+        };
+        self.rings[i].running = true;
+        self.shared.vring(i).replace(Some(ring), self.is_enabled(i));
+    }
+
+    /// Stops ring `i`, remembering where it was.
+    fn stop(&mut self, i: usize) {
+        let s = &mut self.rings[i];
+        if std::mem::take(&mut s.running)
+            && let Some(ring) = self.shared.vring(i).replace(None, false)
+        {
+            s.base = ring.base();
+        }
+    }
+
+    fn reset(&mut self) {
+        for i in 0..self.rings.len() {
+            self.stop(i);
+            self.rings[i] = Setup::default();
+        }
+        self.changed();
+    }
+
+    /// Tells of rings that broke a rule: a log line, a counter, and the front end's error descriptor.
+    fn report_faults(&mut self) {
+        for i in 0..self.rings.len() {
+            if let Some(fault) = self.shared.vring(i).take_fault() {
+                self.shared.ring_faults.fetch_add(1, Relaxed);
+                warn!("{}: vring {i} disabled: {fault}", self.shared.name);
+                self.rings[i].running = false;
+                self.rings[i].kicked = false;
+                if let Some(err) = &self.rings[i].err {
+                    let _ = err.write(1);
+                }
+            }
+        }
+        self.changed();
+    }
+
+    /// Publishes which queues there are now.
+    fn changed(&self) {
+        let sizes: Vec<u16> = self
+            .rings
+            .iter()
+            .map(|r| if r.running { r.size as u16 } else { 0 })
+            .collect();
+        let live = |i: usize| self.rings[i].running && self.is_enabled(i);
+        let last = |parity| (0..sizes.len()).rev().find(|&i| i % 2 == parity && live(i));
+        let rx = last(1).map_or(1, |i| i / 2 + 1);
+        let tx = last(0).map_or(0, |i| i / 2 + 1);
+        let was = self.shared.rx_queues.swap(rx, Relaxed);
+        self.shared.tx_queues.store(tx, Relaxed);
+        let mut status = self.shared.status();
+        let before = (status.vring_sizes.clone(), status.features, was);
+        status.vring_sizes = sizes;
+        status.features = self.features;
+        let now = (status.vring_sizes.clone(), status.features, rx);
+        drop(status);
+        if before != now {
+            (self.shared.on_change)();
+        }
+    }
+}
+
+impl Drop for Session<'_> {
+    /// The front end is gone: no ring may touch its memory from here on.
+    fn drop(&mut self) {
+        for i in 0..self.rings.len() {
+            self.stop(i);
+            self.shared.vring(i).take_fault();
+        }
+        self.shared.rx_queues.store(1, Relaxed);
+        self.shared.tx_queues.store(0, Relaxed);
+    }
+}
+
+fn plain_region(r: &VhostUserMemoryRegion) -> RegionSpec {
+    RegionSpec {
+        gpa: r.guest_phys_addr,
+        size: r.memory_size,
+        user_addr: r.user_addr,
+        offset: r.mmap_offset,
+    }
+}
+
+fn region(r: VhostUserSingleMemoryRegion) -> RegionSpec {
+    plain_region(&r)
+}
+
+/// A descriptor from the front end as an eventfd that never blocks a PMD thread, whatever it is.
+fn event_fd(file: File) -> std::io::Result<EventFd> {
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, flags | rustix::fs::OFlags::NONBLOCK)?;
+    // SAFETY: `into_raw_fd` gives up the descriptor, so the EventFd is its only owner.
+    Ok(unsafe { EventFd::from_raw_fd(file.into_raw_fd()) })
+}

@@ -1,0 +1,140 @@
+//! One virtqueue of a port, as PMD threads and the session share it.
+
+use crate::claim::Claim;
+use crate::ring::{AnyRing, RingFault};
+use packet::{Burst, BurstBuf, DropReason, Lender};
+use port::QueueCounters;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Tries to claim a guest's receive ring that another PMD thread is filling: as long as it takes to
+/// copy a burst of full frames, some tens of microseconds.
+const TX_CLAIM_SPINS: u32 = 4096;
+
+/// A virtqueue. The session starts and stops its ring; PMD threads use it while it runs.
+#[derive(Debug)]
+pub(crate) struct Vring {
+    ring: Claim<Option<AnyRing>>,
+    /// The ring runs and is enabled; looked at before the claim is tried.
+    live: AtomicBool,
+    /// The rule its guest broke, if the ring was stopped for that; 0 if not.
+    fault: AtomicU8,
+    /// Tells the session that there is a fault.
+    bell: Arc<EventFd>,
+    pub(crate) counters: QueueCounters,
+}
+
+impl Vring {
+    pub(crate) fn new(bell: Arc<EventFd>) -> Vring {
+        Vring {
+            ring: Claim::new(None),
+            live: AtomicBool::new(false),
+            fault: AtomicU8::new(0),
+            bell,
+            counters: QueueCounters::default(),
+        }
+    }
+
+    /// True if packets can pass.
+    #[inline(always)]
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.load(Relaxed)
+    }
+
+    /// Replaces the ring, waiting until no PMD thread uses it; returns the one that ran.
+    pub(crate) fn replace(&self, ring: Option<AnyRing>, enabled: bool) -> Option<AnyRing> {
+        let live = ring.is_some() && enabled;
+        let mut held = self.ring.claim();
+        self.live.store(live, Relaxed);
+        std::mem::replace(&mut *held, ring)
+    }
+
+    /// Lets packets pass, or not, if there is a ring.
+    pub(crate) fn enable(&self, on: bool) {
+        let held = self.ring.claim();
+        self.live.store(on && held.is_some(), Relaxed);
+    }
+
+    /// Changes where the ring's interrupts go.
+    pub(crate) fn set_call(&self, call: Option<EventFd>) {
+        if let Some(ring) = &mut *self.ring.claim() {
+            ring.set_call(call);
+        }
+    }
+
+    /// The position at which the ring is, if it runs.
+    pub(crate) fn base(&self) -> Option<u32> {
+        self.ring.claim().as_ref().map(AnyRing::base)
+    }
+
+    /// The rule that was broken since the last call.
+    pub(crate) fn take_fault(&self) -> Option<RingFault> {
+        RingFault::from_code(self.fault.swap(0, Relaxed))
+    }
+
+    /// Stops a ring that broke a rule. The session says so in the log.
+    #[cold]
+    fn broken(&self, ring: &mut Option<AnyRing>, fault: RingFault) {
+        *ring = None;
+        self.live.store(false, Relaxed);
+        self.fault.store(fault as u8, Relaxed);
+        let _ = self.bell.write(1);
+    }
+
+    /// Takes a burst out of a guest's transmit ring.
+    #[inline(always)]
+    pub(crate) fn rx<'b>(&'b self, buf: &'b mut BurstBuf) -> Option<Burst<'b>> {
+        if !self.is_live() {
+            return None;
+        }
+        let mut held = self.ring.try_claim()?;
+        let ring = held.as_mut()?;
+        match ring.rx(buf, &self.counters) {
+            Ok(()) if buf.is_empty() => {
+                // Nothing new, or nothing but malformed frames.
+                ring.give_back(&self.counters);
+                None
+            }
+            Ok(()) => {
+                held.lend();
+                Some(buf.lend(self))
+            }
+            Err(fault) => {
+                buf.clear();
+                self.broken(&mut held, fault);
+                None
+            }
+        }
+    }
+
+    /// Puts packets into a guest's receive ring. False if another thread has it, and nothing was
+    /// done.
+    #[inline(always)]
+    pub(crate) fn tx(&self, burst: &mut Burst<'_>, picks: &[u8]) -> bool {
+        let Some(mut held) = self.ring.claim_within(TX_CLAIM_SPINS) else {
+            return false;
+        };
+        let Some(ring) = held.as_mut() else {
+            self.counters
+                .drops
+                .add(DropReason::TxNoQueue, picks.len() as u64);
+            return true;
+        };
+        if let Err(fault) = ring.tx(burst, picks, &self.counters) {
+            self.broken(&mut held, fault);
+        }
+        true
+    }
+}
+
+impl Lender for Vring {
+    #[inline(always)]
+    fn give_back(&self) {
+        if let Some(mut held) = self.ring.resume()
+            && let Some(ring) = held.as_mut()
+        {
+            ring.give_back(&self.counters);
+        }
+    }
+}
