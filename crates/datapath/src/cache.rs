@@ -32,14 +32,8 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new() -> Cache {
-        let empty = Bucket {
-            signatures: [0; WAYS],
-            flows: [NONE; WAYS],
-        };
-        Cache {
-            buckets: vec![empty; BUCKETS].into(),
-            turn: 0,
-        }
+        let empty = Bucket { signatures: [0; WAYS], flows: [NONE; WAYS] };
+        Cache { buckets: vec![empty; BUCKETS].into(), turn: 0 }
     }
 
     #[inline(always)]
@@ -78,10 +72,7 @@ impl Cache {
         let slot = match same.or_else(|| b.flows.iter().position(|&f| f == NONE)) {
             Some(slot) => slot,
             None => {
-                self.turn = self
-                    .turn
-                    .wrapping_mul(1_664_525)
-                    .wrapping_add(1_013_904_223);
+                self.turn = self.turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 if !(self.turn >> 16).is_multiple_of(REPLACE_ONE_IN) {
                     return;
                 }
@@ -94,10 +85,7 @@ impl Cache {
 
     /// Forgets everything, so that slots of flows that are gone are free again.
     pub(crate) fn clear(&mut self) {
-        self.buckets.fill(Bucket {
-            signatures: [0; WAYS],
-            flows: [NONE; WAYS],
-        });
+        self.buckets.fill(Bucket { signatures: [0; WAYS], flows: [NONE; WAYS] });
     }
 }
 
@@ -113,11 +101,7 @@ mod tests {
         assert_eq!(c.find(77, |_| false), None);
         assert_eq!(c.find(78, |_| true), None);
         c.insert(77, 6);
-        assert_eq!(
-            c.find(77, |_| true),
-            Some(6),
-            "the newer flow takes the signature's place"
-        );
+        assert_eq!(c.find(77, |_| true), Some(6), "the newer flow takes the signature's place");
     }
 
     #[test]
@@ -132,9 +116,7 @@ mod tests {
         for i in 0..1000 {
             c.insert(hash(i), i);
         }
-        let kept = (0..1000)
-            .filter(|&i| c.find(hash(i), |f| f == i).is_some())
-            .count();
+        let kept = (0..1000).filter(|&i| c.find(hash(i), |f| f == i).is_some()).count();
         assert_eq!(kept, WAYS);
         assert!((WAYS as u32..1000).any(|i| c.find(hash(i), |f| f == i).is_some()));
     }

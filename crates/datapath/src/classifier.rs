@@ -119,10 +119,7 @@ pub(crate) struct Classifier {
 
 impl Classifier {
     pub(crate) fn new(seed: u64) -> Classifier {
-        Classifier {
-            subtables: Vec::new(),
-            seed,
-        }
+        Classifier { subtables: Vec::new(), seed }
     }
 
     /// The flow of a packet, and how many subtables were searched. Masks never overlap in what they

@@ -47,6 +47,8 @@ pub struct Megaflow {
     used_ms: AtomicU64,
     /// When it was made.
     pub created_ms: u64,
+    /// The pipeline's generation that it is known to be right for.
+    checked: AtomicU64,
     /// The packet that made it.
     pub origin: FlowKey,
     /// What its packets cause, and how many were told so far.
@@ -57,13 +59,17 @@ pub struct Megaflow {
 
 impl Megaflow {
     /// A megaflow for packets like `key`, made for one of `bytes` bytes, which is told to the
-    /// answer's effects here.
-    pub fn new(key: &FlowKey, bytes: u64, answer: Translation, now_ms: u64) -> Megaflow {
-        let Translation {
-            mask,
-            actions,
-            effects,
-        } = answer;
+    /// answer's effects here. `generation` is the pipeline's from before it was asked.
+    pub fn new(
+        key: &FlowKey,
+        bytes: u64,
+        answer: Translation,
+        generation: u64,
+        now_ms: u64,
+    ) -> Megaflow {
+        let Translation { mask, actions, effects } = answer;
+        effects.apply(1, bytes, now_ms);
+        let told = FlowStats { packets: 1, bytes, ..FlowStats::default() };
         Megaflow {
             mask: *mask.bits().words(),
             key: *mask.apply(key).words(),
@@ -76,6 +82,7 @@ impl Megaflow {
             bytes: AtomicU64::new(0),
             used_ms: AtomicU64::new(0),
             created_ms: now_ms,
+            checked: AtomicU64::new(generation),
             origin: *key,
             effects: Mutex::new((effects, told)),
             wildcards: mask,
@@ -101,13 +108,11 @@ impl Megaflow {
     /// Counts packets. Only the owning thread calls this.
     #[inline(always)]
     pub(crate) fn count(&self, packets: u64, bytes: u64, tcp_flags: u16, now_ms: u64) {
-        self.packets
-            .store(self.packets.load(Relaxed) + packets, Relaxed);
+        self.packets.store(self.packets.load(Relaxed) + packets, Relaxed);
         self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
         self.used_ms.store(now_ms, Relaxed);
         if tcp_flags != 0 {
-            self.tcp_flags
-                .store(self.tcp_flags.load(Relaxed) | tcp_flags, Relaxed);
+            self.tcp_flags.store(self.tcp_flags.load(Relaxed) | tcp_flags, Relaxed);
         }
     }
 
@@ -164,6 +169,12 @@ impl Megaflow {
             drop(held);
             effects.apply(packets, bytes, now.used_ms);
         }
+    }
+
+    /// True if the pipeline changed since this flow was last known to be right. `generation` is the
+    /// pipeline's now; it is taken to be checked for that one by the caller.
+    pub fn needs_check(&self, generation: u64) -> bool {
+        self.checked.swap(generation, Relaxed) != generation
     }
 
     /// True if `answer`, given today for the packet that made this megaflow, still allows it: the
@@ -227,9 +238,7 @@ impl Registry {
     pub fn bury(&self) {
         let gone: Vec<_> = {
             let mut flows = self.locked();
-            flows
-                .extract_if(.., |f| f.state() == FlowState::Removed)
-                .collect()
+            flows.extract_if(.., |f| f.state() == FlowState::Removed).collect()
         };
         for flow in gone {
             flow.push_effects();

@@ -11,10 +11,7 @@ struct Picks {
     index: [u8; BURST],
 }
 
-const NO_PICKS: Picks = Picks {
-    count: 0,
-    index: [0; BURST],
-};
+const NO_PICKS: Picks = Picks { count: 0, index: [0; BURST] };
 
 /// Where the packets of a burst go.
 pub(crate) struct Outputs {
@@ -32,10 +29,7 @@ pub(crate) struct Sender<'a, 'b, 'c> {
 
 impl Outputs {
     pub(crate) fn new() -> Outputs {
-        Outputs {
-            by_port: Vec::new(),
-            touched: Vec::new(),
-        }
+        Outputs { by_port: Vec::new(), touched: Vec::new() }
     }
 
     /// Makes room for as many ports as there are; allocates only after ports were added.

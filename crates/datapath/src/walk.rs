@@ -107,12 +107,8 @@ impl Datapath {
             s.upcall(&burst, c);
         }
         // 5. Execute the actions, run by run of packets with the same flow.
-        let sender = Sender {
-            burst: &mut burst,
-            ports: c.ports,
-            counters: c.counters,
-            thread: c.thread,
-        };
+        let sender =
+            Sender { burst: &mut burst, ports: c.ports, counters: c.counters, thread: c.thread };
         s.execute(n, sender, c);
         c.counters.received.add(n as u64);
         // 6. All was sent; dropping the burst gives the descriptors back.
@@ -175,9 +171,7 @@ impl State {
     #[inline(never)]
     fn classify(&mut self, i: usize, c: &Context<'_>) -> u32 {
         let packet = &self.packets[i];
-        let (found, searched) = self
-            .classifier
-            .find(packet, |f| is_right(&self.flows, f, packet));
+        let (found, searched) = self.classifier.find(packet, |f| is_right(&self.flows, f, packet));
         let Some(flow) = found else { return MISS };
         c.counters.megaflow_hits.add(1);
         c.counters.subtable_lookups.add(searched as u64);
@@ -199,12 +193,11 @@ impl State {
                 continue;
             }
             let key = &self.packets[i].key;
+            let generation = c.translate.generation();
             let answer = c.translate.translate(key);
-            answer
-                .effects
-                .apply(1, burst.packets()[i].len() as u64, c.now_ms);
             c.counters.upcalls.add(1);
-            let flow = Arc::new(Megaflow::new(key, answer, c.now_ms));
+            let bytes = burst.packets()[i].len() as u64;
+            let flow = Arc::new(Megaflow::new(key, bytes, answer, generation, c.now_ms));
             self.flow_of[i] = self.install(flow, i, c);
         }
     }

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! PMD threads: pinned, each polling the receive queues that placement gives it.
+//!
+//! The principal type is [`Pool`], owned by the control thread: it starts and stops threads, assigns
+//! queues, and publishes to each thread an immutable [`Plan`] by pointer swap. The poll loop in
+//! `poll.rs` has no packet logic; that is the datapath's walk. [`Revalidator`] keeps megaflows right.
+#![forbid(unsafe_code)]
+
+mod numa;
+mod place;
+mod poll;
+mod pool;
+mod revalidate;
+
+pub use numa::{Topology, parse_cpu_mask};
+pub use place::{Placed, round_robin};
+pub use poll::{Plan, Rxq, Thread};
+pub use pool::{Clock, Pool, PortEntry, RxqView, ThreadView};
+pub use revalidate::{Limits, Revalidator};

@@ -29,25 +29,16 @@ impl Effects for Told {
 impl Translate for ByDestination {
     fn translate(&self, key: &FlowKey) -> Translation {
         self.asked.fetch_add(1, Relaxed);
-        let mut mask = if self.exact {
-            FlowMask::exact()
-        } else {
-            FlowMask::default()
-        };
+        let mut mask = if self.exact { FlowMask::exact() } else { FlowMask::default() };
         mask.bits_mut().dl_dst = Mac::BROADCAST;
         let actions = match key.dl_dst.0[5] {
             0 => vec![],
-            255 => (1..4)
-                .filter(|&p| p != key.in_port)
-                .map(|p| Action::Output(DpPort(p)))
-                .collect(),
+            255 => {
+                (1..4).filter(|&p| p != key.in_port).map(|p| Action::Output(DpPort(p))).collect()
+            }
             n => vec![Action::Output(DpPort(n.into()))],
         };
-        Translation {
-            mask,
-            actions,
-            effects: self.told.clone(),
-        }
+        Translation { mask, actions, effects: self.told.clone() }
     }
 
     fn generation(&self) -> u64 {
@@ -67,19 +58,14 @@ struct Bench {
 
 impl Bench {
     fn new(exact: bool) -> Bench {
-        let ports: Vec<_> = (0..4)
-            .map(|i| Arc::new(SimPort::new(&format!("p{i}"))))
-            .collect();
+        let ports: Vec<_> = (0..4).map(|i| Arc::new(SimPort::new(&format!("p{i}")))).collect();
         let mut map = PortMap::default();
         for (i, p) in ports.iter().enumerate() {
             map.set(DpPort(i as u32), Some(p.clone()));
         }
         let registry = Arc::<Registry>::default();
         let datapath = Datapath::new(1, registry.clone());
-        let pipeline = ByDestination {
-            exact,
-            ..Default::default()
-        };
+        let pipeline = ByDestination { exact, ..Default::default() };
         Bench {
             ports,
             map,
@@ -121,20 +107,14 @@ fn first_packet_asks_the_rest_hit_the_cache() {
     b.run();
     let out = b.ports[2].take();
     assert_eq!(out.len(), 40);
-    assert!(
-        (0..40).all(|i| out[usize::from(i)] == frame(2, i)),
-        "order or content changed"
-    );
+    assert!((0..40).all(|i| out[usize::from(i)] == frame(2, i)), "order or content changed");
     // The EtherType differs from frame to frame and is always part of the mask.
     assert_eq!(b.counters.upcalls.get(), 40);
     for i in 0..40 {
         b.ports[1].push(&frame(2, i));
     }
     b.run();
-    assert_eq!(
-        (b.counters.upcalls.get(), b.counters.emc_hits.get()),
-        (40, 40)
-    );
+    assert_eq!((b.counters.upcalls.get(), b.counters.emc_hits.get()), (40, 40));
     assert_eq!(b.ports[1].bursts_returned(), 4);
 }
 
@@ -148,10 +128,7 @@ fn one_megaflow_serves_packets_that_differ_where_it_does_not_look() {
     }
     b.run();
     assert_eq!(b.ports[3].take().len(), 10);
-    assert_eq!(
-        (b.counters.upcalls.get(), b.counters.megaflow_hits.get()),
-        (1, 9)
-    );
+    assert_eq!((b.counters.upcalls.get(), b.counters.megaflow_hits.get()), (1, 9));
     let flows = b.registry.flows();
     assert_eq!((flows.len(), flows[0].stats().packets), (1, 10));
 }

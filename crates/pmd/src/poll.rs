@@ -1,0 +1,120 @@
+//! The poll loop of a PMD thread.
+
+use arc_swap::{ArcSwap, Cache};
+use datapath::{Context, Datapath, PortMap, Registry, WalkCounters};
+use flow::{DpPort, Translate};
+use packet::arch::cycles;
+use port::Port;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use std::time::Instant;
+
+/// Cycles between looks at the clock and other housekeeping: some tens of microseconds.
+const HOUSEKEEPING_CYCLES: u64 = 100_000;
+/// Milliseconds between rankings of the subtables, as in OVS (`DPCLS_OPTIMIZATION_INTERVAL`).
+const RANK_MS: u64 = 1000;
+
+/// A receive queue to poll.
+pub struct Rxq {
+    /// The port.
+    pub port: Arc<dyn Port>,
+    /// Its datapath number.
+    pub number: DpPort,
+    /// The queue's number at the port.
+    pub queue: usize,
+    /// Cycles spent on this queue's packets.
+    pub cycles: Arc<AtomicU64>,
+}
+
+/// What a thread is to do. Immutable: a new one is published when anything changes.
+#[derive(Default)]
+pub struct Plan {
+    /// Counts plans, so that the thread can say which it follows.
+    pub generation: u64,
+    /// The queues to poll, in this order.
+    pub rxqs: Vec<Rxq>,
+    /// Where packets can go.
+    pub ports: Arc<PortMap>,
+}
+
+/// What a PMD thread and the control thread share.
+pub struct Thread {
+    /// The core it is pinned to.
+    pub core: usize,
+    /// Its number, from 0; also the transmit queue that it prefers.
+    pub number: usize,
+    /// What it does.
+    pub plan: ArcSwap<Plan>,
+    /// The plan that it follows; it has no reference to anything of an older one.
+    pub following: AtomicU64,
+    /// What it counted.
+    pub counters: WalkCounters,
+    /// Its megaflows.
+    pub registry: Arc<Registry>,
+    /// Megaflows to keep at most.
+    pub flow_limit: Arc<AtomicUsize>,
+    /// To end.
+    pub stop: AtomicBool,
+}
+
+/// Runs until [`Thread::stop`]. `epoch` is when the daemon's clock was 0.
+pub(crate) fn run(thread: &Thread, translate: &dyn Translate, epoch: Instant, seed: u64) {
+    let mut datapath = Datapath::new(seed, thread.registry.clone());
+    let mut plan = Cache::new(&thread.plan);
+    let mut now_ms = 0;
+    let mut ranked_ms = 0;
+    let mut kept_house = 0;
+    let mut last = cycles();
+    loop {
+        let plan: &Arc<Plan> = plan.load();
+        if thread.following.load(Relaxed) != plan.generation {
+            thread.following.store(plan.generation, Release);
+        }
+        if thread.stop.load(Relaxed) {
+            return;
+        }
+        let mut packets = 0;
+        let context = Context {
+            ports: &plan.ports,
+            translate,
+            counters: &thread.counters,
+            thread: thread.number,
+            now_ms,
+            flow_limit: thread.flow_limit.load(Relaxed),
+        };
+        let began = last;
+        for rxq in &plan.rxqs {
+            let n = datapath.walk(&*rxq.port, rxq.queue, rxq.number, &context);
+            if n > 0 {
+                packets += n;
+                let now = cycles();
+                let spent = rxq.cycles.load(Relaxed) + now.wrapping_sub(last);
+                rxq.cycles.store(spent, Relaxed);
+                last = now;
+            }
+        }
+        last = cycles();
+        let c = &thread.counters;
+        let (spent, turns) = if packets > 0 {
+            (&c.busy_cycles, &c.busy_iterations)
+        } else {
+            (&c.idle_cycles, &c.idle_iterations)
+        };
+        spent.add(last.wrapping_sub(began));
+        turns.add(1);
+        if last.wrapping_sub(kept_house) > HOUSEKEEPING_CYCLES {
+            kept_house = last;
+            now_ms = epoch.elapsed().as_millis() as u64;
+            datapath.clean();
+            if now_ms.saturating_sub(ranked_ms) >= RANK_MS {
+                ranked_ms = now_ms;
+                datapath.rank();
+            }
+            if plan.rxqs.is_empty() {
+                // Nothing to poll: sleep until a new plan is published, which unparks, but come back
+                // for megaflows to clean.
+                std::thread::park_timeout(std::time::Duration::from_millis(100));
+            }
+        }
+    }
+}

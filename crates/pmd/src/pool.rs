@@ -1,0 +1,415 @@
+//! The PMD threads of the daemon and what they poll; used by the control thread alone.
+
+use crate::numa::Topology;
+use crate::place::round_robin;
+use crate::poll::{Plan, Rxq, Thread, run};
+use datapath::{PortMap, Registry};
+use flow::{DpPort, Translate};
+use port::Port;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// Measurement intervals that usage is averaged over, and their length: 60 seconds in all, as OVS
+/// (`RXQ_INTERVAL_MAX`).
+const INTERVALS: usize = 12;
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The daemon's clock: milliseconds since it started, never going back.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock(Instant::now())
+    }
+}
+
+impl Clock {
+    /// Milliseconds since the daemon started, at least 1.
+    pub fn now_ms(&self) -> u64 {
+        self.0.elapsed().as_millis() as u64 + 1
+    }
+}
+
+/// A port to poll and send to.
+#[derive(Clone)]
+pub struct PortEntry {
+    /// Its datapath number.
+    pub number: DpPort,
+    /// The port.
+    pub port: Arc<dyn Port>,
+    /// The NUMA node of its memory, if known.
+    pub node: Option<usize>,
+    /// Whether PMD threads poll it.
+    pub polled: bool,
+}
+
+/// Cycles of one queue or thread, by interval.
+#[derive(Default)]
+struct Usage {
+    last: u64,
+    intervals: VecDeque<u64>,
+}
+
+impl Usage {
+    fn sample(&mut self, total: u64) {
+        self.intervals.push_back(total.saturating_sub(self.last));
+        if self.intervals.len() > INTERVALS {
+            self.intervals.pop_front();
+        }
+        self.last = total;
+    }
+
+    fn recent(&self) -> u64 {
+        self.intervals.iter().sum()
+    }
+}
+
+/// A running thread.
+struct Pmd {
+    thread: Arc<Thread>,
+    join: Option<JoinHandle<()>>,
+    busy: Usage,
+    total: Usage,
+}
+
+/// A queue's cycles, kept when it moves between threads.
+struct QueueState {
+    cycles: Arc<AtomicU64>,
+    usage: Usage,
+}
+
+/// One queue, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RxqView {
+    /// Name of the port.
+    pub port: String,
+    /// The queue's number.
+    pub queue: usize,
+    /// Percentage of the thread's cycles over the last minute; `None` before the first measurement.
+    pub usage: Option<u64>,
+}
+
+/// One thread, for people.
+pub struct ThreadView {
+    /// The core it is pinned to.
+    pub core: usize,
+    /// That core's NUMA node.
+    pub node: usize,
+    /// Its queues.
+    pub rxqs: Vec<RxqView>,
+    /// Percentage of its cycles that were busy with no queue's packets; `None` before the first
+    /// measurement.
+    pub overhead: Option<u64>,
+    /// Counters and megaflows.
+    pub thread: Arc<Thread>,
+}
+
+/// All PMD threads.
+pub struct Pool {
+    topology: Topology,
+    translate: Arc<dyn Translate>,
+    clock: Clock,
+    pmds: BTreeMap<usize, Pmd>,
+    ports: Vec<PortEntry>,
+    queues: HashMap<(DpPort, usize), QueueState>,
+    generation: u64,
+    flow_limit: Arc<AtomicUsize>,
+    sampled: Instant,
+}
+
+impl Pool {
+    /// No threads yet.
+    pub fn new(
+        topology: Topology,
+        translate: Arc<dyn Translate>,
+        clock: Clock,
+        flow_limit: usize,
+    ) -> Pool {
+        Pool {
+            topology,
+            translate,
+            clock,
+            pmds: BTreeMap::new(),
+            ports: Vec::new(),
+            queues: HashMap::new(),
+            generation: 0,
+            flow_limit: Arc::new(AtomicUsize::new(flow_limit)),
+            sampled: Instant::now(),
+        }
+    }
+
+    /// Runs threads on exactly these cores; those that the machine has not are left out. An empty
+    /// list means the first core of each NUMA node.
+    pub fn set_cores(&mut self, cores: &[usize]) {
+        let mut wanted: Vec<usize> = cores.to_vec();
+        wanted.retain(|&core| {
+            let known = self.topology.node_of(core).is_some();
+            if !known {
+                warn!("pmd-cpu-mask: there is no core {core}; ignored");
+            }
+            known
+        });
+        if wanted.is_empty() {
+            wanted = self.topology.one_core_per_node();
+        }
+        if wanted.iter().eq(self.pmds.keys()) {
+            return;
+        }
+        let gone: Vec<usize> = self.pmds.keys().copied().filter(|c| !wanted.contains(c)).collect();
+        // Other threads take the queues over before the old ones end.
+        for &core in &wanted {
+            if !self.pmds.contains_key(&core) {
+                self.start(core);
+            }
+        }
+        for core in gone {
+            if let Some(pmd) = self.pmds.remove(&core) {
+                stop(pmd, core);
+            }
+        }
+        self.publish();
+    }
+
+    fn start(&mut self, core: usize) {
+        let used = |n: &usize| self.pmds.values().any(|p| p.thread.number == *n);
+        let number = (0..).find(|n| !used(n)).unwrap_or(0);
+        let thread = Arc::new(Thread {
+            core,
+            number,
+            plan: Default::default(),
+            following: AtomicU64::new(0),
+            counters: Default::default(),
+            registry: Arc::<Registry>::default(),
+            flow_limit: self.flow_limit.clone(),
+            stop: Default::default(),
+        });
+        let (shared, translate, epoch) = (thread.clone(), self.translate.clone(), self.clock.0);
+        let seed = RandomState::new().hash_one(core);
+        let spawned =
+            std::thread::Builder::new().name(format!("pmd-c{core:02}")).spawn(move || {
+                let mut set = CpuSet::new();
+                set.set(core);
+                if let Err(e) = sched_setaffinity(None, &set) {
+                    warn!("PMD thread cannot be pinned to core {core}: {e}");
+                }
+                run(&shared, &*translate, epoch, seed);
+            });
+        match spawned {
+            Ok(join) => {
+                info!("PMD thread on core {core} created");
+                let (busy, total) = Default::default();
+                self.pmds.insert(core, Pmd { thread, join: Some(join), busy, total });
+            }
+            Err(e) => warn!("PMD thread on core {core} cannot be created: {e}"),
+        }
+    }
+
+    /// Polls and sends to exactly these ports. When this returns, no thread uses a port that is not
+    /// among them.
+    pub fn set_ports(&mut self, ports: Vec<PortEntry>) {
+        self.ports = ports;
+        self.publish();
+    }
+
+    /// Assigns queues anew, after the number of a port's queues changed.
+    pub fn replan(&mut self) {
+        self.publish();
+    }
+
+    /// Gives each thread a new plan and waits until it follows it.
+    fn publish(&mut self) {
+        self.generation += 1;
+        let mut map = PortMap::default();
+        let mut queues = Vec::new();
+        for entry in &self.ports {
+            map.set(entry.number, Some(entry.port.clone()));
+            let count = if entry.polled { entry.port.rx_queues() } else { 0 };
+            queues.extend((0..count).map(|queue| (entry, queue)));
+        }
+        let map = Arc::new(map);
+        let nodes: Vec<_> = queues.iter().map(|(entry, _)| entry.node).collect();
+        let cores: Vec<usize> = self.pmds.keys().copied().collect();
+        let threads: Vec<_> =
+            cores.iter().map(|&c| self.topology.node_of(c).unwrap_or(0)).collect();
+        let placed = round_robin(&nodes, &threads);
+        let mut plans: Vec<Vec<Rxq>> = cores.iter().map(|_| Vec::new()).collect();
+        for ((entry, queue), to) in queues.iter().zip(&placed) {
+            if to.cross_node {
+                warn!(
+                    "There's no available (non-isolated) pmd thread on numa node {:?}; queue {queue} \
+                     of port {} is polled from another node",
+                    entry.node,
+                    entry.port.name()
+                );
+            }
+            let state = self
+                .queues
+                .entry((entry.number, *queue))
+                .or_insert_with(|| QueueState { cycles: Arc::default(), usage: Usage::default() });
+            plans[to.thread].push(Rxq {
+                port: entry.port.clone(),
+                number: entry.number,
+                queue: *queue,
+                cycles: state.cycles.clone(),
+            });
+        }
+        let live: Vec<_> = queues.iter().map(|(entry, queue)| (entry.number, *queue)).collect();
+        self.queues.retain(|key, _| live.contains(key));
+        let mut old = Vec::new();
+        for (pmd, rxqs) in self.pmds.values().zip(plans) {
+            let plan = Plan { generation: self.generation, rxqs, ports: map.clone() };
+            old.push(pmd.thread.plan.swap(Arc::new(plan)));
+            if let Some(join) = &pmd.join {
+                join.thread().unpark();
+            }
+        }
+        for pmd in self.pmds.values() {
+            wait(|| pmd.thread.following.load(Acquire) >= self.generation);
+        }
+    }
+
+    /// Changes how many megaflows a thread keeps at most.
+    pub fn set_flow_limit(&mut self, limit: usize) {
+        self.flow_limit.store(limit, Relaxed);
+    }
+
+    /// Takes the next measurement of usage if it is time.
+    pub fn sample(&mut self) {
+        if self.sampled.elapsed() < INTERVAL {
+            return;
+        }
+        self.sampled = Instant::now();
+        for queue in self.queues.values_mut() {
+            queue.usage.sample(queue.cycles.load(Relaxed));
+        }
+        for pmd in self.pmds.values_mut() {
+            let c = &pmd.thread.counters;
+            let busy = c.busy_cycles.get();
+            pmd.busy.sample(busy);
+            pmd.total.sample(busy + c.idle_cycles.get());
+        }
+    }
+
+    /// The threads, by core.
+    pub fn threads(&self) -> Vec<ThreadView> {
+        self.pmds.values().map(|pmd| self.view(pmd)).collect()
+    }
+
+    fn view(&self, pmd: &Pmd) -> ThreadView {
+        let total = pmd.total.recent();
+        let percent = |part: u64| (total > 0).then(|| part * 100 / total);
+        let mut of_queues = 0;
+        let mut rxqs = Vec::new();
+        for rxq in &pmd.thread.plan.load().rxqs {
+            let state = self.queues.get(&(rxq.number, rxq.queue));
+            let recent = state.map_or(0, |s| s.usage.recent());
+            of_queues += recent;
+            let port = rxq.port.name().to_owned();
+            rxqs.push(RxqView { port, queue: rxq.queue, usage: percent(recent) });
+        }
+        rxqs.sort_by(|a, b| (&a.port, a.queue).cmp(&(&b.port, b.queue)));
+        ThreadView {
+            core: pmd.thread.core,
+            node: self.topology.node_of(pmd.thread.core).unwrap_or(0),
+            rxqs,
+            overhead: percent(pmd.busy.recent().saturating_sub(of_queues)),
+            thread: pmd.thread.clone(),
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for (core, pmd) in std::mem::take(&mut self.pmds) {
+            stop(pmd, core);
+        }
+    }
+}
+
+/// Waits for something that a PMD thread does between two bursts.
+fn wait(done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        if start.elapsed() < Duration::from_millis(1) {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
+
+fn stop(mut pmd: Pmd, core: usize) {
+    pmd.thread.stop.store(true, Relaxed);
+    if let Some(join) = pmd.join.take() {
+        join.thread().unpark();
+        match join.join() {
+            Ok(()) => info!("PMD thread on core {core} destroyed"),
+            Err(_) => warn!("PMD thread on core {core} had panicked"),
+        }
+    }
+    for flow in pmd.thread.registry.flows() {
+        flow.push_effects();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flow::{Action, Effects, FlowKey, FlowMask, Translation};
+    use port::sim::SimPort;
+
+    struct Nothing;
+    impl Effects for Nothing {
+        fn apply(&self, _: u64, _: u64, _: u64) {}
+    }
+
+    /// Port 1 to port 2 and back.
+    struct Cross;
+    impl Translate for Cross {
+        fn translate(&self, key: &FlowKey) -> Translation {
+            let actions = vec![Action::Output(DpPort(3 - key.in_port))];
+            Translation { mask: FlowMask::default(), actions, effects: Arc::new(Nothing) }
+        }
+        fn generation(&self) -> u64 {
+            0
+        }
+    }
+
+    fn entry(number: u32, port: &Arc<SimPort>) -> PortEntry {
+        PortEntry { number: DpPort(number), port: port.clone(), node: None, polled: true }
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < Duration::from_secs(20), "no {what} within 20 s");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn threads_follow_plans_and_move_packets() {
+        let topology = Topology::read(std::path::Path::new("/nonexistent"));
+        let mut pool = Pool::new(topology, Arc::new(Cross), Clock::default(), 100);
+        pool.set_cores(&[]);
+        let (a, b) = (Arc::new(SimPort::new("a")), Arc::new(SimPort::new("b")));
+        pool.set_ports(vec![entry(1, &a), entry(2, &b)]);
+        a.push(&[1; 60]);
+        until("frame at b", || b.counters().tx_packets == 1);
+        let views = pool.threads();
+        assert_eq!(views[0].rxqs.iter().map(|q| &*q.port).collect::<Vec<_>>(), ["a", "b"]);
+        // A port that was taken away is no longer held by any thread.
+        pool.set_ports(vec![entry(1, &a)]);
+        until("release of b", || Arc::strong_count(&b) == 1);
+        a.push(&[1; 60]);
+        let dropped = || pool.threads()[0].thread.counters.dropped_invalid_port.get();
+        until("drop", || dropped() == 1);
+    }
+}
