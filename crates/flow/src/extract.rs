@@ -346,14 +346,8 @@ mod tests {
             10,
         );
         let k = key_of(&f);
-        assert_eq!(
-            (k.dl_src, k.dl_dst),
-            (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]))
-        );
-        assert_eq!(
-            (k.vlan[0].tpid.get(), k.vlan[0].tci.get()),
-            (0x8100, 0x1064)
-        );
+        assert_eq!((k.dl_src, k.dl_dst), (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])));
+        assert_eq!((k.vlan[0].tpid.get(), k.vlan[0].tci.get()), (0x8100, 0x1064));
         assert_eq!((k.dl_type.get(), k.nw_proto, k.nw_ttl), (0x800, 17, 63));
         assert_eq!((k.nw_src.get(), k.nw_dst.get()), (0x0a00_0001, 0x0a00_0002));
         assert_eq!((k.tp_src.get(), k.tp_dst.get(), k.in_port), (1000, 2000, 1));
@@ -362,9 +356,7 @@ mod tests {
     #[test]
     fn padding_after_the_ip_packet_changes_nothing() {
         let mut f = build(
-            PacketBuilder::ethernet2([2; 6], [4; 6])
-                .ipv4([1, 2, 3, 4], [5, 6, 7, 8], 9)
-                .udp(7, 8),
+            PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([1, 2, 3, 4], [5, 6, 7, 8], 9).udp(7, 8),
             0,
         );
         let k = key_of(&f);
@@ -375,9 +367,7 @@ mod tests {
     #[test]
     fn contradicting_ip_lengths_leave_only_ethernet() {
         let good = build(
-            PacketBuilder::ethernet2([2; 6], [4; 6])
-                .ipv4([1, 2, 3, 4], [5, 6, 7, 8], 9)
-                .udp(7, 8),
+            PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([1, 2, 3, 4], [5, 6, 7, 8], 9).udp(7, 8),
             0,
         );
         for (at, value) in [(14, 0x44), (14, 0x55), (16, 0xff), (17, 5)] {
@@ -387,20 +377,14 @@ mod tests {
                 f[16] = 0;
             }
             let k = key_of(&f);
-            assert_eq!(
-                (k.dl_type.get(), k.nw_src.get(), k.nw_proto),
-                (0x800, 0, 0),
-                "byte {at}"
-            );
+            assert_eq!((k.dl_type.get(), k.nw_src.get(), k.nw_proto), (0x800, 0, 0), "byte {at}");
         }
     }
 
     #[test]
     fn later_fragments_have_no_ports() {
         let mut f = build(
-            PacketBuilder::ethernet2([2; 6], [4; 6])
-                .ipv4([1, 2, 3, 4], [5, 6, 7, 8], 9)
-                .udp(7, 8),
+            PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([1, 2, 3, 4], [5, 6, 7, 8], 9).udp(7, 8),
             0,
         );
         f[20] = 0x20;
@@ -413,12 +397,8 @@ mod tests {
 
     #[test]
     fn a_header_beyond_the_private_bytes_asks_for_more() {
-        let f = build(
-            PacketBuilder::ethernet2([2; 6], [4; 6])
-                .ipv6([1; 16], [2; 16], 9)
-                .udp(7, 8),
-            0,
-        );
+        let f =
+            build(PacketBuilder::ethernet2([2; 6], [4; 6]).ipv6([1; 16], [2; 16], 9).udp(7, 8), 0);
         let mut out = Extracted::default();
         assert_eq!(extract(&f[..54], f.len(), 1, &mut out), Err(Need(62)));
         assert_eq!(extract(&f[..62], f.len(), 1, &mut out), Ok(()));
@@ -431,10 +411,7 @@ mod tests {
         f.extend([2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
         f.extend([2, 0, 0, 0, 0, 1, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2]);
         let k = key_of(&f);
-        assert_eq!(
-            (k.nw_proto, k.nw_src.get(), k.nw_dst.get()),
-            (1, 0x0a00_0001, 0x0a00_0002)
-        );
+        assert_eq!((k.nw_proto, k.nw_src.get(), k.nw_dst.get()), (1, 0x0a00_0001, 0x0a00_0002));
         assert_eq!(k.arp_sha, Mac([2, 0, 0, 0, 0, 1]));
     }
 

@@ -257,10 +257,6 @@ impl FlowMask {
     /// True if `a` and `b` agree in all bits of the mask.
     pub fn agrees(&self, a: &FlowKey, b: &FlowKey) -> bool {
         let (a, b) = (a.words(), b.words());
-        self.0
-            .words()
-            .iter()
-            .enumerate()
-            .all(|(i, m)| (a[i] ^ b[i]) & m == 0)
+        self.0.words().iter().enumerate().all(|(i, m)| (a[i] ^ b[i]) & m == 0)
     }
 }

@@ -11,9 +11,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// Bit of a tag's `tci` that says that there is a tag.
 const TAG_PRESENT: u16 = 0x1000;
 /// The 12 flag bits of a TCP header, by bit number (RFC 9293, RFC 3168, RFC 3540).
-const TCP_FLAGS: [&str; 12] = [
-    "fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]",
-];
+const TCP_FLAGS: [&str; 12] =
+    ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]"];
 
 /// How a port is written: [`number`], or its name for `--names`.
 pub type PortText<'a> = &'a dyn Fn(DpPort) -> String;
@@ -206,12 +205,7 @@ fn ipv6(out: &mut String, key: &FlowKey, m: &FlowKey) {
     let mut ip = Group::new("ipv6");
     ip.ipv6("src", key.ipv6_src, m.ipv6_src);
     ip.ipv6("dst", key.ipv6_dst, m.ipv6_dst);
-    ip.hex(
-        "label",
-        key.ipv6_label.get(),
-        m.ipv6_label.get() & 0xf_ffff,
-        0xf_ffff,
-    );
+    ip.hex("label", key.ipv6_label.get(), m.ipv6_label.get() & 0xf_ffff, 0xf_ffff);
     ip.number("proto", key.nw_proto.into(), m.nw_proto.into(), 0xff);
     ip.hex("tclass", key.nw_tos.into(), m.nw_tos.into(), 0xff);
     ip.number("hlimit", key.nw_ttl.into(), m.nw_ttl.into(), 0xff);
@@ -239,25 +233,12 @@ fn transport(out: &mut String, key: &FlowKey, m: &FlowKey) {
     // ICMP's type and code are 8 bits wide in 16-bit words.
     let full = if src == "type" { 0xff } else { 0xffff };
     let mut ports = Group::new(name);
-    ports.number(
-        src,
-        key.tp_src.get().into(),
-        u32::from(m.tp_src.get()) & full,
-        full,
-    );
-    ports.number(
-        dst,
-        key.tp_dst.get().into(),
-        u32::from(m.tp_dst.get()) & full,
-        full,
-    );
+    ports.number(src, key.tp_src.get().into(), u32::from(m.tp_src.get()) & full, full);
+    ports.number(dst, key.tp_dst.get().into(), u32::from(m.tp_dst.get()) & full, full);
     ports.end(out);
     let flags = m.tcp_flags.get() & 0xfff;
     if key.nw_proto == ip_proto::TCP && flags != 0 {
-        push(
-            out,
-            &format!("tcp_flags({})", tcp_flags(key.tcp_flags.get(), flags)),
-        );
+        push(out, &format!("tcp_flags({})", tcp_flags(key.tcp_flags.get(), flags)));
     }
 }
 
@@ -295,12 +276,9 @@ fn mpls(out: &mut String, key: &FlowKey, m: &FlowKey) {
         return;
     }
     let mut group = Group::new("mpls");
-    for (name, shift, full) in [
-        ("label", 12, 0xf_ffff),
-        ("tc", 9, 7),
-        ("ttl", 0, 0xff),
-        ("bos", 8, 1),
-    ] {
+    for (name, shift, full) in
+        [("label", 12, 0xf_ffff), ("tc", 9, 7), ("ttl", 0, 0xff), ("bos", 8, 1)]
+    {
         let part = mask >> shift & full;
         let partial = match (mask, part) {
             (u32::MAX, _) => None,

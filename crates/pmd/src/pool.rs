@@ -280,6 +280,11 @@ impl Pool {
         self.flow_limit.store(limit, Relaxed);
     }
 
+    /// How many megaflows a thread keeps at most.
+    pub fn flow_limit(&self) -> usize {
+        self.flow_limit.load(Relaxed)
+    }
+
     /// Takes the next measurement of usage if it is time.
     pub fn sample(&mut self) {
         if self.sampled.elapsed() < INTERVAL {

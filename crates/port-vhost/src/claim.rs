@@ -33,18 +33,13 @@ pub(crate) struct Claimed<'a, T> {
 
 impl<T> Claim<T> {
     pub(crate) fn new(value: T) -> Self {
-        Claim {
-            state: AtomicU8::new(FREE),
-            value: UnsafeCell::new(value),
-        }
+        Claim { state: AtomicU8::new(FREE), value: UnsafeCell::new(value) }
     }
 
     /// Claims the value if it is free.
     #[inline(always)]
     pub(crate) fn try_claim(&self) -> Option<Claimed<'_, T>> {
-        let won = self
-            .state
-            .compare_exchange(FREE, CLAIMED, Ordering::Acquire, Ordering::Relaxed);
+        let won = self.state.compare_exchange(FREE, CLAIMED, Ordering::Acquire, Ordering::Relaxed);
         won.is_ok().then_some(Claimed { claim: self })
     }
 
@@ -80,9 +75,7 @@ impl<T> Claim<T> {
     #[inline(always)]
     pub(crate) fn resume(&self) -> Option<Claimed<'_, T>> {
         // A swap that only one caller can win, so that even a stray call makes no second guard.
-        let won = self
-            .state
-            .compare_exchange(LENT, CLAIMED, Ordering::Acquire, Ordering::Relaxed);
+        let won = self.state.compare_exchange(LENT, CLAIMED, Ordering::Acquire, Ordering::Relaxed);
         won.is_ok().then_some(Claimed { claim: self })
     }
 }

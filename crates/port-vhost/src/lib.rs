@@ -118,13 +118,7 @@ impl VhostPort {
     /// # Errors
     /// If the socket cannot be bound, another process listens on it, or no thread can be made.
     pub fn open(config: Config) -> std::io::Result<VhostPort> {
-        let Config {
-            name,
-            mode,
-            path,
-            mtu,
-            on_change,
-        } = config;
+        let Config { name, mode, path, mtu, on_change } = config;
         let listener = link::prepare(mode, &path)?;
         let shared = Arc::new(Shared {
             name,
@@ -147,22 +141,13 @@ impl VhostPort {
         let thread = std::thread::Builder::new()
             .name(format!("vhost {}", shared.name))
             .spawn(move || link::run(&for_thread, mode, &socket, listener))?;
-        Ok(VhostPort {
-            shared,
-            thread: Mutex::new(Some(thread)),
-            path,
-            mode,
-        })
+        Ok(VhostPort { shared, thread: Mutex::new(Some(thread)), path, mode })
     }
 
     /// Disconnects the front end and ends the port's thread. PMD threads find all queues disabled.
     pub fn close(&self) {
         let _ = self.shared.stop.write(1);
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {
@@ -189,11 +174,7 @@ impl VhostPort {
     /// stopped because they broke a rule.
     pub fn session_counts(&self) -> (u64, u64, u64) {
         let s = &self.shared;
-        (
-            s.connections.load(Relaxed),
-            s.protocol_errors.load(Relaxed),
-            s.ring_faults.load(Relaxed),
-        )
+        (s.connections.load(Relaxed), s.protocol_errors.load(Relaxed), s.ring_faults.load(Relaxed))
     }
 
     /// Largest IP packet in bytes.
@@ -246,9 +227,7 @@ impl Port for VhostPort {
             n += usize::from(burst.packets()[usize::from(i)].len() <= longest);
         }
         if n < picks.len() {
-            self.shared
-                .too_long
-                .fetch_add((picks.len() - n) as u64, Relaxed);
+            self.shared.too_long.fetch_add((picks.len() - n) as u64, Relaxed);
         }
         match self.tx_ring(thread) {
             Some(ring) if n > 0 => {

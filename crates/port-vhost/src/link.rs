@@ -39,11 +39,7 @@ pub(crate) fn prepare(mode: Mode, path: &Path) -> io::Result<Option<UnixListener
             let why = format!("{}: another process listens on this socket", path.display());
             return Err(io::Error::new(ErrorKind::AddrInUse, why));
         }
-        Err(_)
-            if path
-                .symlink_metadata()
-                .is_ok_and(|m| m.file_type().is_socket()) =>
-        {
+        Err(_) if path.symlink_metadata().is_ok_and(|m| m.file_type().is_socket()) => {
             std::fs::remove_file(path)?;
         }
         Err(_) => {}
@@ -121,11 +117,7 @@ fn keep_connecting(shared: &Shared, path: &Path) -> io::Result<()> {
                 }
             }
             Err(e) if told != Some(e.kind()) => {
-                info!(
-                    "{}: {}: {e}; waiting for the front end",
-                    shared.name,
-                    path.display()
-                );
+                info!("{}: {}: {e}; waiting for the front end", shared.name, path.display());
                 told = Some(e.kind());
             }
             Err(_) => {}
@@ -174,10 +166,7 @@ impl Watch {
 }
 
 fn open_watch(path: &Path) -> io::Result<OwnedFd> {
-    let dir = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     let events = inotify::WatchFlags::CREATE
         | inotify::WatchFlags::MOVED_TO
@@ -207,9 +196,6 @@ fn session(shared: &Shared, stream: UnixStream, listener: Option<&UnixListener>)
             Some(e.to_string())
         }
     };
-    *shared.status() = crate::Status {
-        last_error,
-        ..Default::default()
-    };
+    *shared.status() = crate::Status { last_error, ..Default::default() };
     (shared.on_change)();
 }

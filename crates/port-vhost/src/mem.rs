@@ -146,15 +146,8 @@ impl GuestMemory {
 
     fn of(mut regions: Vec<Region>) -> GuestMemory {
         regions.sort_by_key(|r| r.spec.gpa);
-        let window = |r: &Region| Window {
-            gpa: r.spec.gpa,
-            size: r.spec.size,
-            host: r.host,
-        };
-        GuestMemory {
-            windows: regions.iter().map(window).collect(),
-            regions,
-        }
+        let window = |r: &Region| Window { gpa: r.spec.gpa, size: r.spec.size, host: r.host };
+        GuestMemory { windows: regions.iter().map(window).collect(), regions }
     }
 
     /// The window that has `len` bytes at `gpa`, or the one that has the first byte.
@@ -177,11 +170,7 @@ impl GuestMemory {
     /// are.
     pub(crate) fn user(&self, user_addr: u64, len: u64) -> Option<*mut u8> {
         self.regions.iter().find_map(|r| {
-            let w = Window {
-                gpa: r.spec.user_addr,
-                size: r.spec.size,
-                host: r.host,
-            };
+            let w = Window { gpa: r.spec.user_addr, size: r.spec.size, host: r.host };
             w.at(user_addr, len)
         })
     }
@@ -195,37 +184,22 @@ impl GuestMemory {
 /// Maps a region. The file is mapped from its beginning, not from the region's offset, and to a
 /// whole number of its pages: a hugetlbfs file accepts nothing else.
 fn map(spec: RegionSpec, file: File) -> Result<Region, MemError> {
-    let RegionSpec {
-        gpa, size, offset, ..
-    } = spec;
-    let why = |e: &dyn std::fmt::Display| MemError::Map {
-        gpa,
-        why: e.to_string(),
-    };
+    let RegionSpec { gpa, size, offset, .. } = spec;
+    let why = |e: &dyn std::fmt::Display| MemError::Map { gpa, why: e.to_string() };
     let meta = file.metadata().map_err(|e| why(&e))?;
     let need = offset + size;
     if !meta.is_file() || meta.len() < need {
-        return Err(MemError::ShortFile {
-            gpa,
-            have: meta.len(),
-            need,
-        });
+        return Err(MemError::ShortFile { gpa, have: meta.len(), need });
     }
     let page = meta.blksize().max(4096);
-    let len = need
-        .checked_next_multiple_of(page)
-        .ok_or(MemError::Size { gpa, size })?;
+    let len = need.checked_next_multiple_of(page).ok_or(MemError::Size { gpa, size })?;
     let len = usize::try_from(len).map_err(|e| why(&e))?;
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
     let map =
         MmapRegion::build(Some(FileOffset::new(file, 0)), len, prot, flags).map_err(|e| why(&e))?;
     let host = map.as_ptr() as usize + usize::try_from(offset).map_err(|e| why(&e))?;
-    Ok(Region {
-        spec,
-        host,
-        _map: Arc::new(map),
-    })
+    Ok(Region { spec, host, _map: Arc::new(map) })
 }
 
 #[cfg(test)]
@@ -240,33 +214,22 @@ mod tests {
     }
 
     fn spec(gpa: u64, size: u64, offset: u64) -> RegionSpec {
-        RegionSpec {
-            gpa,
-            size,
-            user_addr: gpa + 0x7000_0000,
-            offset,
-        }
+        RegionSpec { gpa, size, user_addr: gpa + 0x7000_0000, offset }
     }
 
     #[test]
     fn translates_inside_and_refuses_outside() {
         let none = GuestMemory::default();
-        let m = none
-            .with(spec(0x10000, 0x4000, 0x1000), file(0x5000))
-            .expect("fits");
+        let m = none.with(spec(0x10000, 0x4000, 0x1000), file(0x5000)).expect("fits");
         let m = m.with(spec(0, 0x1000, 0), file(0x1000)).expect("fits");
         let (base, n) = m.piece(0x10000, 0x9000).expect("inside");
         assert_eq!(n, 0x4000);
         assert_eq!(m.user(0x7001_0010, 16), Some(base.wrapping_add(0x10)));
         let w = m.find(0x13fff).expect("last byte");
         assert_eq!(w.at(0x13fff, 1), Some(base.wrapping_add(0x3fff)));
-        for (gpa, len) in [
-            (0x13fff, 2),
-            (0xffff, 1),
-            (0x14000, 1),
-            (u64::MAX, 2),
-            (0x10000, u64::MAX),
-        ] {
+        for (gpa, len) in
+            [(0x13fff, 2), (0xffff, 1), (0x14000, 1), (u64::MAX, 2), (0x10000, u64::MAX)]
+        {
             assert_eq!(w.at(gpa, len), None, "{gpa:#x}+{len:#x}");
         }
         assert!(m.find(0x14000).is_none() && m.find(0x2000).is_none());
@@ -274,9 +237,7 @@ mod tests {
 
     #[test]
     fn refuses_what_cannot_be() {
-        let m = GuestMemory::default()
-            .with(spec(0x1000, 0x1000, 0), file(0x1000))
-            .expect("fits");
+        let m = GuestMemory::default().with(spec(0x1000, 0x1000, 0), file(0x1000)).expect("fits");
         let refused = |s, f| m.with(s, f).expect_err("must be refused").to_string();
         assert!(refused(spec(0x1800, 0x1000, 0), file(0x1000)).contains("overlaps"));
         assert!(refused(spec(0x4000, 0, 0), file(0x1000)).contains("impossible"));
@@ -291,14 +252,9 @@ mod tests {
     fn holds_509_regions() {
         let mut m = GuestMemory::default();
         for i in 0..MAX_SLOTS as u64 {
-            m = m
-                .with(spec(i * 0x2000, 0x1000, 0), file(0x1000))
-                .expect("509 fit");
+            m = m.with(spec(i * 0x2000, 0x1000, 0), file(0x1000)).expect("509 fit");
         }
-        assert!(matches!(
-            m.with(spec(1 << 40, 0x1000, 0), file(0x1000)),
-            Err(MemError::TooMany)
-        ));
+        assert!(matches!(m.with(spec(1 << 40, 0x1000, 0), file(0x1000)), Err(MemError::TooMany)));
         assert!(m.find(508 * 0x2000 + 0xfff).is_some() && m.find(508 * 0x2000 + 0x1000).is_none());
     }
 }

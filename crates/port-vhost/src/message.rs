@@ -46,10 +46,7 @@ impl Message {
     pub(crate) fn body<T: ByteValued + Default>(&self) -> Result<T, ProtocolError> {
         let mut value = T::default();
         if self.body.len() != size_of::<T>() {
-            return Err(ProtocolError::Size {
-                code: self.code,
-                size: self.body.len(),
-            });
+            return Err(ProtocolError::Size { code: self.code, size: self.body.len() });
         }
         value.as_mut_slice().copy_from_slice(&self.body);
         Ok(value)
@@ -59,11 +56,7 @@ impl Message {
     pub(crate) fn one_fd(&mut self) -> Result<File, ProtocolError> {
         match self.fds.len() {
             1 => Ok(self.fds.remove(0)),
-            have => Err(ProtocolError::Fds {
-                code: self.code,
-                have,
-                want: 1,
-            }),
+            have => Err(ProtocolError::Fds { code: self.code, have, want: 1 }),
         }
     }
 }
@@ -162,21 +155,13 @@ impl Connection {
         while have < body.len() {
             have += self.read_some(&mut body[have..], &mut fds)?;
         }
-        Ok(Message {
-            code,
-            wants_ack: flags & NEED_REPLY != 0,
-            body,
-            fds,
-        })
+        Ok(Message { code, wants_ack: flags & NEED_REPLY != 0, body, fds })
     }
 
     /// Reads some bytes, and the file descriptors that came with them.
     fn read_some(&self, into: &mut [u8], fds: &mut Vec<File>) -> Result<usize, ProtocolError> {
         let mut raw = [-1; MAX_FDS];
-        let mut iov = [libc::iovec {
-            iov_base: into.as_mut_ptr().cast(),
-            iov_len: into.len(),
-        }];
+        let mut iov = [libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() }];
         // SAFETY: the vector describes `into`, which is writable for its length.
         let (n, count) = match unsafe { self.stream.recv_with_fds(&mut iov, &mut raw) } {
             Ok(got) => got,

@@ -70,14 +70,7 @@ pub(crate) struct Session<'p> {
 impl<'p> Session<'p> {
     pub(crate) fn new(shared: &'p Shared, conn: Connection) -> Session<'p> {
         let mem = Arc::default();
-        Session {
-            shared,
-            conn,
-            features: 0,
-            status: 0,
-            mem,
-            rings: Vec::new(),
-        }
+        Session { shared, conn, features: 0, status: 0, mem, rings: Vec::new() }
     }
 
     /// Follows messages until the front end goes or the port is closed.
@@ -96,10 +89,7 @@ impl<'p> Session<'p> {
                 self.report_faults();
             }
             if second && let Some(Ok(_)) = listener.map(UnixListener::accept) {
-                warn!(
-                    "{}: refused a second front end on the socket",
-                    self.shared.name
-                );
+                warn!("{}: refused a second front end on the socket", self.shared.name);
             }
             if message {
                 let message = self.conn.receive()?;
@@ -139,11 +129,7 @@ impl<'p> Session<'p> {
             _ => 0,
         };
         if m.fds.len() > fds_allowed {
-            return Err(ProtocolError::Fds {
-                code,
-                have: m.fds.len(),
-                want: fds_allowed,
-            });
+            return Err(ProtocolError::Fds { code, have: m.fds.len(), want: fds_allowed });
         }
         match request {
             Req::GET_FEATURES => return Ok(Reply::u64(features::OFFERED)),
@@ -248,11 +234,7 @@ impl<'p> Session<'p> {
     fn set_vring_fd(&mut self, request: Req, mut m: Message) -> Result<(), ProtocolError> {
         let value = m.body::<VhostUserU64>()?.value;
         let i = self.ring(m.code, (value & 0xff) as u32)?;
-        let file = if value & NO_FD != 0 {
-            None
-        } else {
-            Some(m.one_fd()?)
-        };
+        let file = if value & NO_FD != 0 { None } else { Some(m.one_fd()?) };
         let event = file.map(event_fd).transpose()?;
         match request {
             Req::SET_VRING_KICK => {
@@ -272,11 +254,7 @@ impl<'p> Session<'p> {
 
     /// A second handle on where ring `i`'s interrupts go.
     fn call(&self, i: usize) -> Result<Option<EventFd>, ProtocolError> {
-        Ok(self.rings[i]
-            .call
-            .as_ref()
-            .map(EventFd::try_clone)
-            .transpose()?)
+        Ok(self.rings[i].call.as_ref().map(EventFd::try_clone).transpose()?)
     }
 
     /// Checks a ring index, and makes room for what will be said of that ring.
@@ -294,10 +272,7 @@ impl<'p> Session<'p> {
 
     fn set_features(&mut self, code: u32, asked: u64) -> Result<(), ProtocolError> {
         if asked & !features::OFFERED != 0 {
-            let what = format!(
-                "features {:#x} were not offered",
-                asked & !features::OFFERED
-            );
+            let what = format!("features {:#x} were not offered", asked & !features::OFFERED);
             return Err(ProtocolError::Value { code, what });
         }
         let before = std::mem::replace(&mut self.features, asked);
@@ -320,11 +295,7 @@ impl<'p> Session<'p> {
             return Err(ProtocolError::Size { code, size });
         };
         if m.fds.len() != n {
-            return Err(ProtocolError::Fds {
-                code,
-                have: m.fds.len(),
-                want: n,
-            });
+            return Err(ProtocolError::Fds { code, have: m.fds.len(), want: n });
         }
         let mut mem = GuestMemory::default();
         for (bytes, file) in m.body[8..].chunks_exact(32).zip(m.fds.drain(..)) {
@@ -435,11 +406,8 @@ impl<'p> Session<'p> {
 
     /// Publishes which queues there are now.
     fn changed(&self) {
-        let sizes: Vec<u16> = self
-            .rings
-            .iter()
-            .map(|r| if r.running { r.size as u16 } else { 0 })
-            .collect();
+        let sizes: Vec<u16> =
+            self.rings.iter().map(|r| if r.running { r.size as u16 } else { 0 }).collect();
         let live = |i: usize| self.rings[i].running && self.is_enabled(i);
         let last = |parity| (0..sizes.len()).rev().find(|&i| i % 2 == parity && live(i));
         let rx = last(1).map_or(1, |i| i / 2 + 1);

@@ -63,11 +63,6 @@ impl Vring {
         }
     }
 
-    /// The position at which the ring is, if it runs.
-    pub(crate) fn base(&self) -> Option<u32> {
-        self.ring.claim().as_ref().map(AnyRing::base)
-    }
-
     /// The rule that was broken since the last call.
     pub(crate) fn take_fault(&self) -> Option<RingFault> {
         RingFault::from_code(self.fault.swap(0, Relaxed))
@@ -116,9 +111,7 @@ impl Vring {
             return false;
         };
         let Some(ring) = held.as_mut() else {
-            self.counters
-                .drops
-                .add(DropReason::TxNoQueue, picks.len() as u64);
+            self.counters.drops.add(DropReason::TxNoQueue, picks.len() as u64);
             return true;
         };
         if let Err(fault) = ring.tx(burst, picks, &self.counters) {

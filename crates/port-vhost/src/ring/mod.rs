@@ -81,13 +81,7 @@ impl Desc {
     #[inline(always)]
     fn split(addr: u64, rest: u64, id: u16) -> Desc {
         let (rest, addr) = (u64::from_le(rest), u64::from_le(addr));
-        Desc {
-            addr,
-            len: rest as u32,
-            flags: (rest >> 32) as u16,
-            next: (rest >> 48) as u16,
-            id,
-        }
+        Desc { addr, len: rest as u32, flags: (rest >> 32) as u16, next: (rest >> 48) as u16, id }
     }
 }
 
@@ -164,12 +158,7 @@ struct Source {
 
 impl Default for Source {
     fn default() -> Self {
-        Source {
-            ptr: std::ptr::null_mut(),
-            len: 0,
-            first: 0,
-            count: 0,
-        }
+        Source { ptr: std::ptr::null_mut(), len: 0, first: 0, count: 0 }
     }
 }
 
@@ -262,23 +251,13 @@ impl<L: Layout> Ring<L> {
             {
                 prefetch_read(ptr);
                 prefetch_read(ptr.wrapping_add(64));
-                sources[n] = Source {
-                    ptr,
-                    len: d.len as usize,
-                    first: 0,
-                    count: 0,
-                };
+                sources[n] = Source { ptr, len: d.len as usize, first: 0, count: 0 };
             } else {
                 let first = self.pieces.len();
                 let (whole, len) = self.gather(d, false)?;
                 lent = whole;
                 let count = self.pieces.len() - first;
-                sources[n] = Source {
-                    ptr: std::ptr::null_mut(),
-                    len,
-                    first,
-                    count,
-                };
+                sources[n] = Source { ptr: std::ptr::null_mut(), len, first, count };
             }
             self.lent.push(lent);
             n += 1;
@@ -362,10 +341,8 @@ impl<L: Layout> Ring<L> {
                 head += n;
             }
             if piece.len > at + n {
-                split = Some(Piece {
-                    ptr: piece.ptr.wrapping_add(at + n),
-                    len: piece.len - at - n,
-                });
+                split =
+                    Some(Piece { ptr: piece.ptr.wrapping_add(at + n), len: piece.len - at - n });
                 borrowed = i + 1;
                 break;
             }
@@ -420,16 +397,10 @@ impl<L: Layout> Ring<L> {
         while left > 0 {
             let (ptr, n) = self.mem.piece(addr, left).ok_or(RingFault::BadAddress)?;
             if self.pieces.len() < MAX_PIECES {
-                self.pieces.push(Piece {
-                    ptr,
-                    len: n as usize,
-                });
+                self.pieces.push(Piece { ptr, len: n as usize });
             }
             left -= n;
-            addr = addr
-                .checked_add(n)
-                .or((left == 0).then_some(0))
-                .ok_or(RingFault::BadAddress)?;
+            addr = addr.checked_add(n).or((left == 0).then_some(0)).ok_or(RingFault::BadAddress)?;
         }
         Ok(d.len as usize)
     }
@@ -442,15 +413,9 @@ impl<L: Layout> Ring<L> {
         }
         let (mut total, mut at) = (0, 0u32);
         for _ in 0..entries {
-            let addr = table
-                .addr
-                .checked_add(u64::from(at) * 16)
-                .ok_or(RingFault::BadAddress)?;
+            let addr = table.addr.checked_add(u64::from(at) * 16).ok_or(RingFault::BadAddress)?;
             let window = self.mem.find(addr).ok_or(RingFault::BadAddress)?;
-            let p = window
-                .at(addr, 16)
-                .ok_or(RingFault::BadAddress)?
-                .cast::<u64>();
+            let p = window.at(addr, 16).ok_or(RingFault::BadAddress)?.cast::<u64>();
             // SAFETY: 16 bytes of guest memory at p; they may be unaligned.
             let (lo, hi) = unsafe { (p.read_unaligned(), p.add(1).read_unaligned()) };
             let (d, last) = L::indirect_entry(lo, hi, at + 1 == entries);
@@ -461,11 +426,7 @@ impl<L: Layout> Ring<L> {
             if last {
                 return Ok(total);
             }
-            at = if L::ID_IS_LAST {
-                at + 1
-            } else {
-                u32::from(d.next)
-            };
+            at = if L::ID_IS_LAST { at + 1 } else { u32::from(d.next) };
             if at >= entries {
                 return Err(RingFault::BadIndex);
             }
@@ -557,11 +518,8 @@ impl<L: Layout> Ring<L> {
     unsafe fn store(&self, ptr: *mut u8, burst: &mut Burst<'_>, i: usize, sum: &mut Sent) {
         let p = burst.packet_mut(i);
         let len = p.len();
-        let head = if self.header == 12 {
-            p.prefixed(net_header(1))
-        } else {
-            p.prefixed([0u8; 10])
-        };
+        let head =
+            if self.header == 12 { p.prefixed(net_header(1)) } else { p.prefixed([0u8; 10]) };
         let private = head.len() - self.header;
         // SAFETY: head.len() <= header + len, which the caller promises to be writable.
         unsafe { copy_small(head.as_ptr(), ptr, head.len()) };
@@ -606,14 +564,12 @@ impl<L: Layout> Ring<L> {
                     if small {
                         c.drops.add(DropReason::TxBufferTooSmall, 1);
                     } else {
-                        c.drops
-                            .add(DropReason::TxRingFull, (picks.len() - k) as u64);
+                        c.drops.add(DropReason::TxRingFull, (picks.len() - k) as u64);
                         break;
                     }
                 }
                 Err(fault) => {
-                    c.drops
-                        .add(DropReason::TxRingBroken, (picks.len() - k) as u64);
+                    c.drops.add(DropReason::TxRingBroken, (picks.len() - k) as u64);
                     return Err(fault);
                 }
             }
@@ -649,21 +605,14 @@ impl<L: Layout> Ring<L> {
 
     /// Writes header and packet `i`, `need` bytes in all, over the collected pieces.
     fn scatter(&mut self, burst: &mut Burst<'_>, i: usize, need: usize, sum: &mut Sent) {
-        let buffers = if self.mergeable {
-            self.merged.len() as u16
-        } else {
-            1
-        };
+        let buffers = if self.mergeable { self.merged.len() as u16 } else { 1 };
         let p = burst.packet_mut(i);
         let head = match self.header {
             12 => p.prefixed(net_header(buffers)),
             _ => p.prefixed([0u8; 10]),
         };
         let private = head.len() - self.header;
-        let mut out = Scatter {
-            pieces: &self.pieces,
-            at: 0,
-        };
+        let mut out = Scatter { pieces: &self.pieces, at: 0 };
         // SAFETY: `collect` found at least `need` bytes of guest memory in `pieces`, and header plus
         // segments are `need` bytes.
         unsafe {

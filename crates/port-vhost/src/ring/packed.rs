@@ -71,10 +71,7 @@ impl Packed {
         // A polling device wants no kicks.
         device_event.store((u32::from(EVENT_DISABLE) << 16).to_le(), Ordering::Relaxed);
         // All buffers are given back within the burst, so used and available places are the same.
-        let place = Place {
-            index,
-            wrap: spec.base & 0x8000 != 0,
-        };
+        let place = Place { index, wrap: spec.base & 0x8000 != 0 };
         Some(Packed {
             desc,
             driver_event,
@@ -104,13 +101,7 @@ impl Packed {
         let (addr, rest) = unsafe { (p.read_volatile(), p.add(1).read_volatile()) };
         let rest = u64::from_le(rest);
         self.next.advance(1, self.size);
-        Desc {
-            addr: u64::from_le(addr),
-            len: rest as u32,
-            id: (rest >> 32) as u16,
-            flags,
-            next: 0,
-        }
+        Desc { addr: u64::from_le(addr), len: rest as u32, id: (rest >> 32) as u16, flags, next: 0 }
     }
 }
 
@@ -121,16 +112,7 @@ impl Layout for Packed {
     fn indirect_entry(lo: u64, hi: u64, table_ends: bool) -> (Desc, bool) {
         let hi = u64::from_le(hi);
         let flags = (hi >> 48) as u16 & F_WRITE;
-        (
-            Desc {
-                addr: u64::from_le(lo),
-                len: hi as u32,
-                flags,
-                id: 0,
-                next: 0,
-            },
-            table_ends,
-        )
+        (Desc { addr: u64::from_le(lo), len: hi as u32, flags, id: 0, next: 0 }, table_ends)
     }
 
     fn refresh(&mut self, _want: usize) -> Result<(), RingFault> {

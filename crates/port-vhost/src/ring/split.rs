@@ -65,8 +65,7 @@ impl Split {
         // A polling device wants no kicks: the flag says so; with event indices the driver kicks
         // once in 65536 buffers, when it passes the index that stays in `avail_event`.
         let flags = if spec.event_idx { 0 } else { NO_NOTIFY };
-        ring.word(ring.used, 0)
-            .store(flags.to_le(), Ordering::Relaxed);
+        ring.word(ring.used, 0).store(flags.to_le(), Ordering::Relaxed);
         Some(ring)
     }
 
@@ -147,12 +146,7 @@ impl Layout for Split {
         let element = u64::from(lent.id) | u64::from(written) << 32;
         let entry = 2 + 4 * usize::from(self.used_next & self.mask);
         // SAFETY: the entry is masked to the ring, which `new` checked; elements are aligned to 4.
-        unsafe {
-            self.used
-                .add(entry)
-                .cast::<u64>()
-                .write_unaligned(element.to_le())
-        };
+        unsafe { self.used.add(entry).cast::<u64>().write_unaligned(element.to_le()) };
         self.used_next = self.used_next.wrapping_add(1);
     }
 
@@ -161,8 +155,7 @@ impl Layout for Split {
         let old = self.published;
         let new = self.used_next;
         self.published = new;
-        self.word(self.used, 1)
-            .store(new.to_le(), Ordering::Release);
+        self.word(self.used, 1).store(new.to_le(), Ordering::Release);
         // The index must be visible before the driver's wish is read, or both sides may miss it.
         fence(Ordering::SeqCst);
         if self.event_idx {

@@ -1,0 +1,41 @@
+//! The commands that the daemon answers over unixctl, under the names of `ovs-appctl` (and `ofctl/…`
+//! for what `vswitchctl` offers of `ovs-ofctl`).
+
+mod datapath;
+mod openflow;
+
+use crate::daemon::{Event, Shared, locked};
+use crate::log;
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, PoisonError};
+use unixctl::Commands;
+
+/// All commands. `exit` sends to `events`.
+pub(crate) fn all(switch: &Shared, events: Sender<Event>) -> Commands {
+    let mut c = Commands::new(concat!("vswitchd ", env!("CARGO_PKG_VERSION"), "\n"));
+    let events = Mutex::new(events);
+    c.add("exit", "[--cleanup]", 0..=1, move |_| {
+        let events = events.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = events.send(Event::Stop("exit command"));
+        Ok(String::new())
+    });
+    c.add("vlog/set", "{spec | PATTERN:destination:pattern}", 1..=64, |args| {
+        log::set(args).map(|()| String::new())
+    });
+    c.add("vlog/list", "", 0..=0, |_| Ok(log::list()));
+    let s = switch.clone();
+    c.add("coverage/show", "", 0..=0, move |_| {
+        let s = locked(&s);
+        Ok(s.coverage.show(&s.events()))
+    });
+    let s = switch.clone();
+    c.add("coverage/read-counter", "counter", 1..=1, move |args| {
+        match locked(&s).events().get(&args[0]) {
+            Some(n) => Ok(format!("{n}\n")),
+            None => Err("No such counter".into()),
+        }
+    });
+    datapath::add(&mut c, switch);
+    openflow::add(&mut c, switch);
+    c
+}

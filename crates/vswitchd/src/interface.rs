@@ -1,0 +1,217 @@
+//! Interfaces of all types: opened as their rows say, and described for their rows. The only place
+//! that knows the port drivers.
+
+use crate::desired::Interface;
+use port::Port;
+use port_vhost::{Config, Mode, VhostPort};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Types that work, for `Open_vSwitch.iface_types`.
+pub(crate) const TYPES: &[&str] =
+    &["dpdkvhostuser", "dpdkvhostuserclient", "vhost-user", "vhost-user-client"];
+/// MTU of an interface that asks for none.
+const MTU_DEFAULT: u32 = 1500;
+/// The range that `mtu_request` may have (as OVS's DPDK ports).
+const MTU_RANGE: std::ops::RangeInclusive<i64> = 68..=9702;
+
+/// What an interface is opened from: if any of it changes, it is opened anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Spec {
+    kind: &'static str,
+    mode: Mode,
+    path: PathBuf,
+}
+
+/// Where the daemon's own sockets are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dirs<'a> {
+    pub(crate) rundir: &'a Path,
+    /// `other_config:vhost-sock-dir`, a directory below the run directory.
+    pub(crate) vhost_sock_dir: Option<&'a str>,
+}
+
+/// What an interface's row asks for.
+///
+/// # Errors
+/// A line for the row's `error` column.
+pub(crate) fn spec(i: &Interface, dirs: Dirs<'_>) -> Result<Spec, String> {
+    if i.bonded {
+        return Err("bonds are not supported yet: give the port one interface".into());
+    }
+    match &*i.kind {
+        "dpdkvhostuserclient" | "vhost-user-client" => {
+            let Some(path) = i.options.get("vhost-server-path") else {
+                return Err("options:vhost-server-path is missing: set it to the socket that the \
+                            front end listens on"
+                    .into());
+            };
+            Ok(Spec { kind: "dpdkvhostuserclient", mode: Mode::Client, path: path.into() })
+        }
+        "dpdkvhostuser" | "vhost-user" => {
+            if i.name.contains(['/', '\\']) {
+                return Err("the name becomes a socket's and may not contain / or \\".into());
+            }
+            let dir = dirs.vhost_sock_dir.map_or(dirs.rundir.into(), |d| dirs.rundir.join(d));
+            if dirs.vhost_sock_dir.is_some_and(|d| d.contains("..")) {
+                return Err("other_config:vhost-sock-dir may not contain ..".into());
+            }
+            Ok(Spec { kind: "dpdkvhostuser", mode: Mode::Server, path: dir.join(&i.name) })
+        }
+        "" | "system" => Err("netdevs of the kernel (type system) are not supported yet".into()),
+        other => Err(format!("type \"{other}\" is not supported; there are {}", TYPES.join(", "))),
+    }
+}
+
+/// The MTU that an interface's row asks for.
+///
+/// # Errors
+/// A line for the row's `error` column.
+pub(crate) fn mtu(i: &Interface) -> Result<u32, String> {
+    match i.mtu_request {
+        None => Ok(MTU_DEFAULT),
+        Some(m) if MTU_RANGE.contains(&m) => Ok(m as u32),
+        Some(m) => {
+            Err(format!("mtu_request {m} is not in {} to {}", MTU_RANGE.start(), MTU_RANGE.end()))
+        }
+    }
+}
+
+/// An open interface.
+pub(crate) struct Opened {
+    pub(crate) spec: Spec,
+    vhost: Arc<VhostPort>,
+}
+
+impl Opened {
+    /// Opens an interface. `on_change` is called when its state changes.
+    ///
+    /// # Errors
+    /// A line for the row's `error` column.
+    pub(crate) fn open(
+        name: &str,
+        spec: Spec,
+        mtu: u32,
+        on_change: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<Opened, String> {
+        let config = Config {
+            name: name.to_owned(),
+            mode: spec.mode,
+            path: spec.path.clone(),
+            mtu,
+            on_change,
+        };
+        let vhost = VhostPort::open(config).map_err(|e| format!("cannot open: {e}"))?;
+        Ok(Opened { spec, vhost: Arc::new(vhost) })
+    }
+
+    /// The port that packets go through.
+    pub(crate) fn port(&self) -> Arc<dyn Port> {
+        self.vhost.clone()
+    }
+
+    /// Changes the MTU.
+    pub(crate) fn set_mtu(&self, mtu: u32) {
+        self.vhost.set_mtu(mtu);
+    }
+
+    pub(crate) fn mtu(&self) -> u32 {
+        self.vhost.mtu()
+    }
+
+    /// Ends the interface. PMD threads may still hold the port, and find it without queues.
+    pub(crate) fn close(&self) {
+        self.vhost.close();
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        self.spec.kind
+    }
+
+    /// True if a guest is there.
+    pub(crate) fn link_is_up(&self) -> bool {
+        let s = self.vhost.status();
+        s.connected && s.vring_sizes.iter().any(|&n| n > 0)
+    }
+
+    /// Receive and transmit queues.
+    pub(crate) fn queues(&self) -> (usize, usize) {
+        let pairs = self.vhost.rx_queues();
+        (pairs, pairs)
+    }
+
+    /// The row's `status` column.
+    pub(crate) fn status(&self) -> BTreeMap<String, String> {
+        let s = self.vhost.status();
+        let (connections, errors, faults) = self.vhost.session_counts();
+        let (n_rxq, n_txq) = self.queues();
+        let mode = if self.spec.mode == Mode::Client { "client" } else { "server" };
+        let state = if s.connected { "connected" } else { "disconnected" };
+        let mut map: BTreeMap<String, String> = [
+            ("mode", mode.to_owned()),
+            ("status", state.to_owned()),
+            ("socket", self.vhost.path().display().to_string()),
+            ("mtu", self.mtu().to_string()),
+            ("n_rxq", n_rxq.to_string()),
+            ("n_txq", n_txq.to_string()),
+            ("num_connections", connections.to_string()),
+            ("num_protocol_errors", errors.to_string()),
+            ("num_ring_faults", faults.to_string()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into();
+        if s.connected {
+            map.insert("features".into(), format!("0x{:016x}", s.features));
+            map.insert("num_of_vrings".into(), s.vring_sizes.len().to_string());
+            map.insert("num_mem_regions".into(), s.mem_regions.to_string());
+            for (i, size) in s.vring_sizes.iter().enumerate() {
+                map.insert(format!("vring_{i}_size"), size.to_string());
+            }
+        }
+        if let Some(e) = s.last_error {
+            map.insert("last_error".into(), e);
+        }
+        map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ovsdb::Uuid;
+
+    fn row(kind: &str, options: &[(&str, &str)]) -> Interface {
+        Interface {
+            uuid: Uuid::ZERO,
+            name: "p1".into(),
+            kind: kind.into(),
+            options: options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            mtu_request: None,
+            ofport_request: None,
+            ofport: None,
+            bonded: false,
+        }
+    }
+
+    #[test]
+    fn types() {
+        let dirs = Dirs { rundir: Path::new("/run/x"), vhost_sock_dir: None };
+        let s = spec(&row("dpdkvhostuser", &[]), dirs).expect("works");
+        assert_eq!((s.mode, s.path), (Mode::Server, "/run/x/p1".into()));
+        let s = spec(&row("vhost-user-client", &[("vhost-server-path", "/a")]), dirs);
+        assert_eq!(s.expect("works").kind, "dpdkvhostuserclient");
+        let error = |r: &Interface| spec(r, dirs).expect_err("must be refused");
+        assert!(error(&row("dpdkvhostuserclient", &[])).contains("vhost-server-path"));
+        assert!(error(&row("gre", &[])).contains("gre"));
+        assert!(error(&Interface { bonded: true, ..row("dpdkvhostuser", &[]) }).contains("bond"));
+        assert!(error(&Interface { name: "a/b".into(), ..row("vhost-user", &[]) }).contains('/'));
+    }
+
+    #[test]
+    fn mtus() {
+        let mtu = |m| mtu(&Interface { mtu_request: m, ..row("dpdkvhostuser", &[]) });
+        assert_eq!((mtu(None), mtu(Some(68)), mtu(Some(9702))), (Ok(1500), Ok(68), Ok(9702)));
+        assert!(mtu(Some(67)).is_err() && mtu(Some(9703)).is_err() && mtu(Some(-1)).is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! What the daemon writes to the database: results, status and statistics, where they changed.
+
+use crate::switch::Switch;
+use ovsdb::replica::{Replica, Row};
+use ovsdb::{Atom, Datum, Uuid};
+use packet::DropReason;
+use port::Counters;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Version of this program, for `Open_vSwitch.ovs_version`.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Collects changes of rows as operations of one transaction.
+struct Changes<'a> {
+    db: &'a Replica,
+    operations: Vec<Value>,
+}
+
+impl Changes<'_> {
+    /// Sets those of `columns` that differ from what the database has.
+    fn set(&mut self, table: &str, uuid: Uuid, columns: &[(&str, Datum)]) {
+        let Some(row) = self.db.row(table, uuid) else { return };
+        let differs = |(name, value): &&(&str, Datum)| row.get(name) != Some(value);
+        // A database with an older schema may lack a column; what is not monitored is not written.
+        let known = |(name, _): &&(&str, Datum)| row.get(name).is_some();
+        let changed: Map<String, Value> = columns
+            .iter()
+            .filter(known)
+            .filter(differs)
+            .map(|(name, value)| ((*name).to_owned(), value.to_json()))
+            .collect();
+        if !changed.is_empty() {
+            self.operations.push(json!({
+                "op": "update",
+                "table": table,
+                "where": [["_uuid", "==", ["uuid", uuid.to_string()]]],
+                "row": changed,
+            }));
+        }
+    }
+}
+
+fn strings<'s>(values: impl IntoIterator<Item = &'s str>) -> Datum {
+    Datum::set(values.into_iter().map(|s| Atom::String(s.to_owned())))
+}
+
+fn optional(value: Option<Atom>) -> Datum {
+    Datum::set(value)
+}
+
+fn string(value: &str) -> Atom {
+    Atom::String(value.to_owned())
+}
+
+/// Operations that tell what became of the configuration, with `cur_cfg` if all of it was followed,
+/// and of the interfaces' state. `statistics` says whether counters are written too.
+pub(crate) fn operations(switch: &Switch, db: &Replica, statistics: bool) -> Vec<Value> {
+    let mut changes = Changes { db, operations: Vec::new() };
+    for bridge in &switch.desired.bridges {
+        changes.set(
+            "Bridge",
+            bridge.uuid,
+            &[
+                ("datapath_id", optional(Some(string(&bridge.datapath_id)))),
+                ("datapath_version", Datum::scalar(string("<built-in>"))),
+            ],
+        );
+    }
+    for (uuid, outcome) in &switch.outcomes {
+        changes.set(
+            "Interface",
+            *uuid,
+            &[
+                ("ofport", optional(Some(Atom::Integer(outcome.ofport)))),
+                ("error", optional(outcome.error.as_deref().map(string))),
+            ],
+        );
+        if outcome.error.is_some() {
+            changes.set(
+                "Interface",
+                *uuid,
+                &[
+                    ("link_state", Datum::empty_set()),
+                    ("admin_state", Datum::empty_set()),
+                    ("status", Datum::empty_map()),
+                    ("statistics", Datum::empty_map()),
+                ],
+            );
+        }
+    }
+    for r in switch.running.values() {
+        let up = |on: bool| optional(Some(string(if on { "up" } else { "down" })));
+        changes.set(
+            "Interface",
+            r.uuid,
+            &[
+                ("mac_in_use", optional(Some(string("00:00:00:00:00:00")))),
+                ("mtu", optional(Some(Atom::Integer(r.opened.mtu().into())))),
+                ("admin_state", up(true)),
+                ("link_state", up(r.opened.link_is_up())),
+                ("status", Datum::string_map(r.opened.status())),
+            ],
+        );
+        if statistics {
+            let counters = statistics_of(&r.opened.port().counters());
+            let map = counters.into_iter().map(|(k, v)| (Atom::String(k), Atom::Integer(v)));
+            changes.set("Interface", r.uuid, &[("statistics", Datum::map(map))]);
+        }
+    }
+    if let Some(root) = switch.desired.root {
+        changes.set(
+            "Open_vSwitch",
+            root,
+            &[
+                ("cur_cfg", Datum::scalar(Atom::Integer(switch.desired.next_cfg))),
+                ("datapath_types", strings(["netdev"])),
+                ("iface_types", strings(crate::interface::TYPES.iter().copied())),
+            ],
+        );
+    }
+    changes.operations
+}
+
+/// Names and values for `Interface.statistics`.
+fn statistics_of(c: &Counters) -> BTreeMap<String, i64> {
+    let mut map: BTreeMap<String, i64> = [
+        ("rx_packets", c.rx_packets),
+        ("rx_bytes", c.rx_bytes),
+        ("rx_dropped", c.rx_dropped),
+        ("rx_errors", 0),
+        ("tx_packets", c.tx_packets),
+        ("tx_bytes", c.tx_bytes),
+        ("tx_dropped", c.tx_dropped),
+        ("tx_errors", 0),
+        ("guest_notifications", c.notifications),
+    ]
+    .map(|(name, n)| (name.to_owned(), n as i64))
+    .into();
+    for (reason, n) in DropReason::ALL.iter().zip(c.drops) {
+        // Those that concern no port are counted elsewhere.
+        if reason.name().starts_with("rx_") || reason.name().contains("tx_") {
+            map.insert(reason.name().to_owned(), n as i64);
+        }
+    }
+    map
+}
+
+/// Operations that make the root row, if a new database has none, and say which program serves it.
+pub(crate) fn root_operations(db: &Replica) -> Vec<Value> {
+    match db.only_row("Open_vSwitch") {
+        None => vec![json!({
+            "op": "insert",
+            "table": "Open_vSwitch",
+            "row": { "ovs_version": VERSION },
+        })],
+        Some((uuid, row)) => {
+            let mut changes = Changes { db, operations: Vec::new() };
+            if Row::optional_string(row, "ovs_version").is_none() {
+                let version = ("ovs_version", optional(Some(string(VERSION))));
+                changes.set("Open_vSwitch", uuid, &[version]);
+            }
+            changes.operations
+        }
+    }
+}
