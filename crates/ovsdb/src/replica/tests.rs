@@ -174,7 +174,8 @@ fn follows_locks(connect: impl Fn() -> Client) {
 #[test]
 fn a_reading_thread_tells_of_the_death_of_the_server() {
     let server = Server::start();
-    let mut replica = Replica::start(server.connect(), "Open_vSwitch", &[("Bridge", None)]).unwrap();
+    let mut replica =
+        Replica::start(server.connect(), "Open_vSwitch", &[("Bridge", None)]).unwrap();
     let (tell, told) = mpsc::channel();
     replica.read_in_thread(move |message| tell.send(message).is_ok()).unwrap();
     drop(server);

@@ -1,0 +1,106 @@
+//! Help texts.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+
+use crate::commands::{self, COMMANDS};
+use crate::daemon::OFCTL;
+
+const HEAD: &str = "\
+vswitchctl: configures and inspects the switch
+
+Usage: vswitchctl [OPTION]... COMMAND [ARG]... [-- [OPTION]... COMMAND [ARG]...]...
+
+Examples:
+  vswitchctl add-br br0 -- set Bridge br0 datapath_type=netdev
+  vswitchctl add-port br0 vm1 -- set Interface vm1 type=dpdkvhostuserclient \\
+      options:vhost-server-path=/run/vm1.sock
+  vswitchctl --may-exist add-port br0 vm2 tag=100
+  vswitchctl show
+  vswitchctl -f table --columns=name,ofport,error list Interface
+  vswitchctl --id=@q create QoS type=egress-policer other_config:cir=625000000 \\
+      other_config:cbs=2048 -- set Port vm1 qos=@q
+  vswitchctl add-flow br0 in_port=vm1,actions=NORMAL
+  vswitchctl dump-flows br0
+  vswitchctl dpif/show
+  vswitchctl dpif-netdev/pmd-rxq-show
+";
+
+const OPTIONS: &str = "
+Options, before the first command:
+  --rundir DIR       directory of the daemon's sockets (default /run/vswitch, or
+                     what the environment variable VSWITCH_RUNDIR says)
+  --db unix:PATH     socket of the database (default RUNDIR/db.sock)
+  --no-wait          do not wait for the daemon to take over what changed
+  -t, --timeout SECS give up after SECS seconds (default: never)
+  --retry            keep trying to connect to the database
+  --dry-run          change nothing
+  --oneline          one line of output for each command
+  -f, --format FMT   tables as table, list, csv, json or html (default list)
+  -d, --data FORM    values as string, bare or json (default string)
+  --no-headings      no column names
+  --pretty           indent JSON
+  --bare             the same as --format=list --data=bare --no-headings
+  --max-column-width N  cut the columns of tables to N letters
+  --target SOCKET    send to this control socket instead of the daemon's
+  -h, --help         this text; COMMAND --help tells about one command
+  -V, --version      print the version
+";
+
+/// The help about everything.
+pub fn all() -> String {
+    let mut text = HEAD.to_owned();
+    for (title, commands) in COMMANDS {
+        let _ = writeln!(text, "\n{title}:");
+        for command in *commands {
+            let line = format!("{} {}", command.name, command.usage);
+            let _ = writeln!(text, "  {line:42} {}", command.about);
+        }
+    }
+    text.push_str("\nFlows (answered by the daemon; FILE may be - for standard input):\n");
+    for command in OFCTL {
+        let _ = writeln!(text, "  {} {}", command.name, command.usage);
+    }
+    text.push_str(
+        "\nOperations (answered by the daemon; list-commands prints all of them):\n  \
+         version, list-commands, exit, and every command with a / in its name\n",
+    );
+    text.push_str(OPTIONS);
+    text
+}
+
+/// The help about one command.
+pub fn about(name: &str) -> Result<String> {
+    let mut text = String::new();
+    if let Some(command) = OFCTL.iter().find(|command| command.name == name) {
+        let _ = writeln!(text, "Usage: vswitchctl [OPTION]... {name} {}", command.usage);
+        let file = command.file.map(|_| "FILE may be - for standard input.\n");
+        text.push_str(file.unwrap_or_default());
+        if name != "show" {
+            return Ok(text);
+        }
+    }
+    if name.contains('/') || matches!(name, "version" | "list-commands" | "exit") {
+        return Ok(format!(
+            "{name} is answered by the daemon; vswitchctl list-commands prints its arguments\n"
+        ));
+    }
+    let command = commands::find(name)?;
+    let options: Vec<String> = command
+        .options
+        .iter()
+        .map(|option| match option.strip_suffix('=') {
+            Some(name) => format!("[--{name}=…] "),
+            None => format!("[--{option}] "),
+        })
+        .collect();
+    let _ = writeln!(
+        text,
+        "Usage: vswitchctl [OPTION]... {}{name} {}\n{}",
+        options.concat(),
+        command.usage,
+        command.about
+    );
+    Ok(text)
+}
