@@ -139,10 +139,7 @@ mod tests {
             // SAFETY: both vectors hold 400 bytes.
             unsafe { copy_small(src.as_ptr(), dst.as_mut_ptr(), len) };
             assert_eq!(dst[..len], src[..len], "length {len}");
-            assert!(
-                dst[len..].iter().all(|&b| b == 0),
-                "wrote past length {len}"
-            );
+            assert!(dst[len..].iter().all(|&b| b == 0), "wrote past length {len}");
         }
     }
 
@@ -167,10 +164,7 @@ mod tests {
         for port in 0..8192u64 {
             buckets[hash6(&[9, 9, 9, 9, 9, port << 16], 7) as usize & 1023] += 1;
         }
-        assert!(
-            *buckets.iter().max().expect("not empty") < 32,
-            "8 expected in each bucket"
-        );
+        assert!(*buckets.iter().max().expect("not empty") < 32, "8 expected in each bucket");
     }
 
     #[test]

@@ -92,10 +92,7 @@ impl Packet {
 
     /// Length of the frame in bytes, without any virtio header.
     #[inline(always)]
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "a frame has at least an Ethernet header"
-    )]
+    #[expect(clippy::len_without_is_empty, reason = "a frame has at least an Ethernet header")]
     pub fn len(&self) -> usize {
         self.len as usize
     }
@@ -249,8 +246,7 @@ impl BurstBuf {
     pub fn pop(&mut self) {
         if self.count > 0 {
             self.count -= 1;
-            self.segments
-                .truncate(usize::from(self.packets[self.count].seg_first));
+            self.segments.truncate(usize::from(self.packets[self.count].seg_first));
         }
     }
 
@@ -268,11 +264,7 @@ impl BurstBuf {
         let Ok(len32) = u32::try_from(len) else {
             return false;
         };
-        self.segments.push(Segment {
-            ptr,
-            len: len32,
-            loan: PhantomData,
-        });
+        self.segments.push(Segment { ptr, len: len32, loan: PhantomData });
         let p = &mut self.packets[self.count - 1];
         p.seg_count += 1;
         p.len += len32;
@@ -412,10 +404,7 @@ mod tests {
         let mut burst = buf.lend(&owner);
         assert_eq!(burst.packets()[0].len(), 1488);
         assert_eq!(burst.packets()[0].header(), &frame[12..140]);
-        assert_eq!(
-            burst.segments(0).iter().map(Segment::len).sum::<usize>(),
-            1360
-        );
+        assert_eq!(burst.segments(0).iter().map(Segment::len).sum::<usize>(), 1360);
         assert_eq!(
             burst.packet_mut(0).prefixed([9; 12])[..14],
             [9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 12, 13]

@@ -59,10 +59,7 @@ impl QueueCounters {
 
 /// Sums of a port's counters. Directions are the switch's: `rx` came from the guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the names are those of the Interface table's statistics"
-)]
+#[expect(missing_docs, reason = "the names are those of the Interface table's statistics")]
 pub struct Counters {
     pub rx_packets: u64,
     pub rx_bytes: u64,

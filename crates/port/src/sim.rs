@@ -25,10 +25,7 @@ pub struct SimPort {
 impl SimPort {
     /// A port without frames.
     pub fn new(name: &str) -> Self {
-        SimPort {
-            name: name.to_owned(),
-            state: Mutex::default(),
-        }
+        SimPort { name: name.to_owned(), state: Mutex::default() }
     }
 
     /// Gives the switch a frame to receive.
@@ -47,9 +44,7 @@ impl SimPort {
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -82,11 +77,7 @@ impl Port for SimPort {
             state.counters.rx_bytes += n as u64;
         }
         drop(state);
-        if buf.is_empty() {
-            None
-        } else {
-            Some(buf.lend(self))
-        }
+        if buf.is_empty() { None } else { Some(buf.lend(self)) }
     }
 
     fn tx(&self, _thread: usize, burst: &mut Burst<'_>, picks: &[u8]) {

@@ -1,0 +1,139 @@
+//! QEMU virtual machines with one virtio-net device on a vhost-user port, commanded over the serial console.
+
+use std::io::Write;
+use std::process::{ChildStdin, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::guest_image;
+use crate::process::{self, Process};
+use crate::switch::{SocketMode, VhostPort};
+
+/// Guest memory: enough for the kernel, the unpacked root file system and iperf3's buffers.
+const MEMORY_MB: u32 = 256;
+
+/// Time to boot: 8 to 15 s emulated on an idle core, much more when others have it.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// Time for one command in the guest; the longest is an iperf3 run of some seconds.
+const COMMAND_LIMIT: Duration = Duration::from_secs(90);
+
+/// The address that scenes give guest `number` (below 200).
+pub fn address(number: u8) -> String {
+    format!("10.9.0.{}", number + 1)
+}
+
+/// A running virtual machine; ended at drop.
+#[derive(Debug)]
+pub struct Guest {
+    number: u8,
+    process: Process,
+    console: ChildStdin,
+    commands: u32,
+    _dir: TempDir,
+}
+
+impl Guest {
+    /// Starts guest `number` (its MAC address is 52:54:00:00:00:NUMBER) on `port` with `queues` queue pairs and
+    /// as many processors. Returns before it has booted: see [`Guest::wait_booted`].
+    pub fn start(number: u8, port: &VhostPort, queues: u16) -> Result<Guest> {
+        let image = guest_image::prepare()?;
+        let dir = tempfile::Builder::new().prefix("lab-guest-").tempdir_in("/tmp")?;
+        let mut command = process::command("qemu-system-x86_64");
+        command.args(arguments(number, port, queues));
+        command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
+        command.stdin(Stdio::piped());
+        let name = format!("guest {number}");
+        let mut process = Process::start(&name, &mut command, &dir.path().join("console.log"))?;
+        let console = process.take_stdin().context("the guest has no console")?;
+        Ok(Guest { number, process, console, commands: 0, _dir: dir })
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Waits until it takes commands.
+    pub fn wait_booted(&mut self) -> Result<()> {
+        let ready = |log: &str| log.contains("<<ready").then_some(());
+        self.process.wait_log("the end of booting", BOOT_LIMIT, 0, ready)
+    }
+
+    /// Runs a shell command in the guest; returns what it printed, or fails with it if its status is not 0.
+    pub fn run(&mut self, command: &str) -> Result<String> {
+        match self.try_run(command)? {
+            (0, said) => Ok(said),
+            (status, said) => {
+                bail!("guest {}: `{command}` ended with {status}: {said}", self.number)
+            }
+        }
+    }
+
+    /// Runs a shell command in the guest; returns its exit status and what it printed.
+    pub fn try_run(&mut self, command: &str) -> Result<(i32, String)> {
+        self.commands += 1;
+        let number = self.commands;
+        let from = self.process.log_len();
+        writeln!(self.console, "{number} {command}").context("the guest's console is closed")?;
+        self.process.wait_log(&format!("the end of `{command}`"), COMMAND_LIMIT, from, |log| {
+            answer(log, number)
+        })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Nothing in it is worth an orderly shutdown.
+        let _ = self.process.kill();
+    }
+}
+
+fn arguments(number: u8, port: &VhostPort, queues: u16) -> Vec<String> {
+    let chardev = match port.mode {
+        SocketMode::SwitchConnects => "server=on",
+        SocketMode::SwitchListens => "reconnect=1",
+    };
+    let device = format!(
+        // vectors=0: QEMU 7.2 emulating a processor crashes on MSI-X of a vhost-user device.
+        "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},mq={},vectors=0,rombar=0",
+        if queues > 1 { "on" } else { "off" }
+    );
+    let arguments = [
+        "-nodefaults -no-user-config -display none -no-reboot -serial stdio -accel tcg".to_owned(),
+        format!("-m {MEMORY_MB}M -smp {queues}"),
+        format!("-object memory-backend-memfd,id=m,size={MEMORY_MB}M,share=on -numa node,memdev=m"),
+        format!("-chardev socket,id=c0,path={},{chardev}", port.socket.display()),
+        format!("-netdev vhost-user,id=n0,chardev=c0,queues={queues}"),
+        format!("-device {device}"),
+    ];
+    let mut arguments: Vec<String> =
+        arguments.iter().flat_map(|a| a.split(' ')).map(str::to_owned).collect();
+    arguments.extend(["-append".to_owned(), "console=ttyS0 quiet loglevel=3 panic=-1".to_owned()]);
+    arguments
+}
+
+/// Finds the answer to command `number` in what the console printed.
+fn answer(log: &str, number: u32) -> Option<(i32, String)> {
+    let log = log.replace('\r', "");
+    let (_, rest) = log.split_once(&format!("<<{number}\n"))?;
+    let (said, status) = rest.split_once(&format!("\n>>{number} "))?;
+    let (status, _) = status.split_once('\n')?;
+    Some((status.parse().ok()?, said.trim_end().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_with_its_number_and_status() {
+        assert_eq!(answer("<<3\r\nhello\r\n\r\n>>3 0\r\n", 3), Some((0, "hello".into())));
+        assert_eq!(answer("<<3\r\n\r\n>>3 127\r\n", 3), Some((127, String::new())));
+        assert_eq!(answer("<<3\r\nhello\r\n", 3), None);
+        assert_eq!(answer("<<2\r\nhello\r\n\r\n>>2 0\r\n", 3), None);
+        assert_eq!(answer("<<3\r\n\r\n>>3 1", 3), None, "the status may be cut off");
+    }
+}
