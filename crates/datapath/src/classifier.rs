@@ -168,7 +168,7 @@ impl Classifier {
 
     /// Puts the subtables that are hit most first.
     pub(crate) fn rank(&mut self) {
-        self.subtables.sort_by_key(|t| std::cmp::Reverse(t.hits));
+        self.subtables.sort_unstable_by_key(|t| std::cmp::Reverse(t.hits));
         for t in &mut self.subtables {
             t.hits = 0;
         }
