@@ -3,7 +3,9 @@
 //! A header that is cut short or contradicts itself ends the extraction there: the fields before it
 //! are set, those of it and after it stay zero. That is what OVS does, so the same flows match.
 
-use crate::key::{DL_TYPE_NONE, FRAG_ANY, FRAG_LATER, FlowKey, Mac, ether_type, ip_proto};
+use crate::key::{
+    DL_TYPE_NONE, FRAG_ANY, FRAG_LATER, FlowKey, HOT_WORDS, Mac, WORDS, ether_type, ip_proto,
+};
 use zerocopy::big_endian::{U16, U32};
 
 /// Extension headers of one IPv6 packet that are followed; a packet with more keeps the number of
@@ -17,6 +19,18 @@ pub struct Extracted {
     pub key: FlowKey,
     /// True if words beyond [`crate::HOT_WORDS`] may be non-zero.
     pub long: bool,
+}
+
+impl Extracted {
+    /// Sets the hot words, and the others to zero.
+    #[inline(always)]
+    fn set_hot(&mut self, hot: [u64; HOT_WORDS]) {
+        if self.long {
+            *self = Extracted::default();
+        }
+        let words: &mut [u64; WORDS] = zerocopy::transmute_mut!(&mut self.key);
+        words[..HOT_WORDS].copy_from_slice(&hot);
+    }
 }
 
 /// The frame has more headers than the bytes at hand: extract again with this many.
@@ -51,6 +65,52 @@ impl<'a> Frame<'a> {
 /// [`Need`] if the headers go on beyond `bytes`.
 #[inline]
 pub fn extract(bytes: &[u8], len: usize, in_port: u32, out: &mut Extracted) -> Result<(), Need> {
+    if let Some(words) = plain_ipv4(bytes, len, in_port) {
+        out.set_hot(words);
+        return Ok(());
+    }
+    extract_any(bytes, len, in_port, out)
+}
+
+/// The hot words of an untagged frame with TCP or UDP over IPv4 without options or fragments, which
+/// most frames are; `None` for any other, and for one that is wrong in any way.
+///
+/// Whole words are made from whole words of the frame: a key written in pieces and hashed in words
+/// cannot be forwarded from the store buffer and costs 25 cycles more. A test holds it to the same
+/// answers as the parser for everything.
+#[inline(always)]
+fn plain_ipv4(bytes: &[u8], len: usize, in_port: u32) -> Option<[u64; HOT_WORDS]> {
+    // Ethernet, IPv4 and TCP headers.
+    let b: &[u8; 54] = bytes.first_chunk()?;
+    let le = |at: usize| u64::from_le_bytes(array(&b[at..at + 8]));
+    let total = usize::from(be16(&b[16..18]));
+    let proto = b[23];
+    let (header, flags) = match proto {
+        ip_proto::TCP => (40, u64::from(b[46] & 0x0f) | u64::from(b[47]) << 8),
+        ip_proto::UDP => (28, 0),
+        _ => return None,
+    };
+    let fragment = be16(&b[20..22]) & 0x3fff;
+    let plain = b[12..15] == [0x08, 0x00, 0x45] && fragment == 0;
+    if !plain || total < header || 14 + total > len {
+        return None;
+    }
+    let (tos, ttl) = (u64::from(b[15]), u64::from(b[22]));
+    let ports = le(34) & 0xffff_ffff;
+    let port = in_port.to_ne_bytes();
+    Some([
+        le(0).to_le(),
+        (le(8) & 0x0000_ffff_ffff_ffff | u64::from(proto) << 48).to_le(),
+        u64::from_ne_bytes([port[0], port[1], port[2], port[3], 0, 0, 0, 0]),
+        0,
+        le(26).to_le(),
+        (ports | flags << 32 | tos << 48 | ttl << 56).to_le(),
+    ])
+}
+
+/// [`extract`] for every kind of frame.
+#[inline(never)]
+fn extract_any(bytes: &[u8], len: usize, in_port: u32, out: &mut Extracted) -> Result<(), Need> {
     *out = Extracted::default();
     let key = &mut out.key;
     key.in_port = in_port;
@@ -326,7 +386,7 @@ mod tests {
     fn key_of(frame: &[u8]) -> FlowKey {
         let mut out = Extracted::default();
         extract(frame, frame.len(), 1, &mut out).expect("all bytes are there");
-        assert!(out.long || out.key.words()[crate::HOT_WORDS..].iter().all(|&w| w == 0));
+        assert!(out.long || out.key.words()[HOT_WORDS..].iter().all(|&w| w == 0));
         out.key
     }
 
@@ -441,6 +501,27 @@ mod tests {
             match extract(&frame[..cut.min(frame.len())], frame.len(), 3, &mut part) {
                 Ok(()) => prop_assert_eq!(part.key, whole.key),
                 Err(Need(n)) => prop_assert!(n > cut && n <= frame.len()),
+            }
+        }
+
+        /// The short way gives the same keys as the long way, or leaves the frame to it.
+        #[test]
+        fn the_short_way_agrees(edits in proptest::collection::vec((12usize..60, any::<u8>()), 0..3),
+                                tcp in any::<bool>(), len in 54usize..80, cut in 40usize..70) {
+            let mut f = [7u8; 80];
+            f[12..24].copy_from_slice(&[8, 0, 0x45, 3, 0, 46, 0, 0, 0x40, 0, 64, if tcp { 6 } else { 17 }]);
+            for (at, value) in edits { f[at] = value; }
+            let bytes = &f[..cut.min(len)];
+            let mut long = Extracted::default();
+            let slow = extract_any(bytes, len, 5, &mut long);
+            // What was there before must not shine through.
+            let mut short = Extracted::default();
+            extract_any(&[0xff; 60], 60, 9, &mut short).expect("all bytes are there");
+            short.long = true;
+            short.key.nd_target = [9; 16];
+            prop_assert_eq!(extract(bytes, len, 5, &mut short), slow);
+            if slow.is_ok() {
+                prop_assert_eq!((short.key, short.long), (long.key, long.long));
             }
         }
 
