@@ -40,7 +40,8 @@ impl<T> Claim<T> {
     #[inline(always)]
     pub(crate) fn try_claim(&self) -> Option<Claimed<'_, T>> {
         let won = self.state.compare_exchange(FREE, CLAIMED, Ordering::Acquire, Ordering::Relaxed);
-        won.is_ok().then_some(Claimed { claim: self })
+        // Not `then_some`: the drop of a guard that was not won would free the cell.
+        won.is_ok().then(|| Claimed { claim: self })
     }
 
     /// Claims the value, trying `spins` times: as long as another thread may take for one burst.
@@ -55,18 +56,20 @@ impl<T> Claim<T> {
         None
     }
 
-    /// Claims the value, waiting as long as it takes: for control threads. A holder keeps it for one
+    /// Claims the value, waiting up to `patience`: for control threads. A holder keeps it for one
     /// burst only, but may lose its processor meanwhile, so the wait yields and then sleeps.
-    pub(crate) fn claim(&self) -> Claimed<'_, T> {
+    pub(crate) fn claim_for(&self, patience: Duration) -> Option<Claimed<'_, T>> {
         let start = Instant::now();
         loop {
             if let Some(c) = self.claim_within(100) {
-                return c;
+                return Some(c);
             }
             if start.elapsed() < Duration::from_millis(1) {
                 std::thread::yield_now();
-            } else {
+            } else if start.elapsed() < patience {
                 std::thread::sleep(Duration::from_micros(50));
+            } else {
+                return None;
             }
         }
     }
@@ -76,7 +79,8 @@ impl<T> Claim<T> {
     pub(crate) fn resume(&self) -> Option<Claimed<'_, T>> {
         // A swap that only one caller can win, so that even a stray call makes no second guard.
         let won = self.state.compare_exchange(LENT, CLAIMED, Ordering::Acquire, Ordering::Relaxed);
-        won.is_ok().then_some(Claimed { claim: self })
+        // Not `then_some`: the drop of a guard that was not won would free the cell.
+        won.is_ok().then(|| Claimed { claim: self })
     }
 }
 
@@ -119,6 +123,8 @@ impl<T> Drop for Claimed<'_, T> {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(60);
+
     #[test]
     fn one_claim_at_a_time() {
         let cell = Claim::new(1);
@@ -141,11 +147,11 @@ mod tests {
             for _ in 0..4 {
                 s.spawn(|| {
                     for _ in 0..10_000 {
-                        *cell.claim() += 1;
+                        *cell.claim_for(LONG).expect("free") += 1;
                     }
                 });
             }
         });
-        assert_eq!(*cell.claim(), 40_000);
+        assert_eq!(*cell.claim_for(LONG).expect("free"), 40_000);
     }
 }

@@ -8,8 +8,8 @@
 //! The `vhost` crate's message types are used; its dispatcher refuses stock QEMU's order of messages,
 //! and the `virtio-queue` crate's rings cost 9 to 14 times as much a packet, so both are our own.
 //!
-//! `unsafe` is in [`claim`], [`mem`] (none needed today), [`message`] (descriptors from the kernel)
-//! and [`ring`] (guest memory).
+//! `unsafe` is in [`claim`], [`message`] (descriptors from the kernel), [`ring`] (guest memory) and
+//! [`sigbus`] (guest memory that went away).
 
 mod claim;
 mod features;
@@ -18,6 +18,7 @@ mod mem;
 mod message;
 mod ring;
 mod session;
+mod sigbus;
 mod vring;
 
 pub use link::Mode;
@@ -219,7 +220,7 @@ impl Port for VhostPort {
 
     #[inline(always)]
     fn tx(&self, thread: usize, burst: &mut Burst<'_>, picks: &[u8]) {
-        let longest = (self.shared.mtu.load(Relaxed) + FRAME_OVERHEAD) as usize;
+        let longest = self.shared.mtu.load(Relaxed).saturating_add(FRAME_OVERHEAD) as usize;
         let mut fitting = [0u8; packet::BURST];
         let mut n = 0;
         for &i in picks.iter().take(packet::BURST) {

@@ -76,14 +76,24 @@ pub(crate) fn fd(event: &EventFd) -> BorrowedFd<'_> {
 }
 
 fn serve(shared: &Shared, listener: &UnixListener) -> io::Result<()> {
+    let mut wait = Duration::ZERO;
     loop {
+        // A peer that connects and fails again and again must not keep us busy with that.
+        if stopped(shared, wait)? {
+            return Ok(());
+        }
         let [stop, _] = wait_readable([fd(&shared.stop), listener.as_fd()], None)?;
         if stop {
             return Ok(());
         }
         match listener.accept() {
             Ok((stream, _)) => {
-                session(shared, stream, Some(listener));
+                let start = Instant::now();
+                let failed = session(shared, stream, Some(listener));
+                wait = match failed && start.elapsed() < SETTLED {
+                    true => (wait * 2).clamp(Duration::from_millis(1), RETRY_MAX),
+                    false => Duration::ZERO,
+                };
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             Err(e) => {
@@ -176,13 +186,13 @@ fn open_watch(path: &Path) -> io::Result<OwnedFd> {
     Ok(watch)
 }
 
-/// Serves one front end until it goes, misbehaves, or the port is closed.
-fn session(shared: &Shared, stream: UnixStream, listener: Option<&UnixListener>) {
+/// Serves one front end until it goes, misbehaves, or the port is closed. True if it misbehaved.
+fn session(shared: &Shared, stream: UnixStream, listener: Option<&UnixListener>) -> bool {
     shared.connections.fetch_add(1, Relaxed);
     shared.status().connected = true;
     shared.status().last_error = None;
     info!("{}: front end connected", shared.name);
-    let result = Connection::new(stream)
+    let result = Connection::new(stream, fd(&shared.stop))
         .map_err(ProtocolError::from)
         .and_then(|conn| Session::new(shared, conn).run(listener));
     let last_error = match result {
@@ -196,6 +206,8 @@ fn session(shared: &Shared, stream: UnixStream, listener: Option<&UnixListener>)
             Some(e.to_string())
         }
     };
+    let failed = last_error.is_some();
     *shared.status() = crate::Status { last_error, ..Default::default() };
     (shared.on_change)();
+    failed
 }

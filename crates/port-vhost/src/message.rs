@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vhost::vhost_user::message::FrontendReq;
 use vm_memory::ByteValued;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
@@ -117,19 +117,19 @@ pub enum ProtocolError {
     },
 }
 
-/// A connection to a front end.
+/// A connection to a front end. Nothing it does takes longer than [`PATIENCE`], or goes on when the
+/// port is to be closed.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct Connection<'p> {
     stream: UnixStream,
+    stop: BorrowedFd<'p>,
 }
 
-impl Connection {
-    /// Speaks on `stream`; reads and writes are bounded in time from here on.
-    pub(crate) fn new(stream: UnixStream) -> io::Result<Connection> {
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Connection { stream })
+impl<'p> Connection<'p> {
+    /// Speaks on `stream` until `stop` is readable.
+    pub(crate) fn new(stream: UnixStream, stop: BorrowedFd<'p>) -> io::Result<Connection<'p>> {
+        stream.set_nonblocking(true)?;
+        Ok(Connection { stream, stop })
     }
 
     /// The socket, to be polled.
@@ -141,21 +141,46 @@ impl Connection {
     pub(crate) fn receive(&self) -> Result<Message, ProtocolError> {
         let mut header = [0u8; 12];
         let mut fds = Vec::new();
-        let mut have = 0;
-        while have < header.len() {
-            have += self.read_some(&mut header[have..], &mut fds)?;
-        }
+        let deadline = Instant::now() + PATIENCE;
+        self.fill(&mut header, &mut fds, deadline)?;
         let word = |i: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|b| header[4 * i + b]));
         let (code, flags, size) = (word(0), word(1), word(2));
         if flags & VERSION_MASK != VERSION || flags & REPLY != 0 || size as usize > MAX_BODY {
             return Err(ProtocolError::Header { code, flags, size });
         }
         let mut body = vec![0u8; size as usize];
-        let mut have = 0;
-        while have < body.len() {
-            have += self.read_some(&mut body[have..], &mut fds)?;
-        }
+        self.fill(&mut body, &mut fds, deadline)?;
         Ok(Message { code, wants_ack: flags & NEED_REPLY != 0, body, fds })
+    }
+
+    /// Reads until `into` is full.
+    fn fill(
+        &self,
+        into: &mut [u8],
+        fds: &mut Vec<File>,
+        deadline: Instant,
+    ) -> Result<(), ProtocolError> {
+        let mut have = 0;
+        while have < into.len() {
+            self.wait(PollFlags::IN, deadline)?;
+            have += self.read_some(&mut into[have..], fds)?;
+            // No message has more; a peer that sends one with every byte must not fill our table.
+            if fds.len() > MAX_FDS {
+                return Err(io::Error::other("too many file descriptors").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the socket is ready for `what`.
+    fn wait(&self, what: PollFlags, deadline: Instant) -> Result<(), ProtocolError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let fds = [(self.stop, PollFlags::IN), (self.stream.as_fd(), what)];
+        match wait_ready(fds, Some(left))? {
+            [true, _] => Err(ProtocolError::Closed),
+            [_, true] => Ok(()),
+            _ => Err(io::Error::new(ErrorKind::TimedOut, "the front end took too long").into()),
+        }
     }
 
     /// Reads some bytes, and the file descriptors that came with them.
@@ -165,7 +190,7 @@ impl Connection {
         // SAFETY: the vector describes `into`, which is writable for its length.
         let (n, count) = match unsafe { self.stream.recv_with_fds(&mut iov, &mut raw) } {
             Ok(got) => got,
-            Err(e) if e.errno() == libc::EINTR => return Ok(0),
+            Err(e) if [libc::EINTR, libc::EAGAIN].contains(&e.errno()) => return Ok(0),
             Err(e) => return Err(io::Error::from(e).into()),
         };
         for &fd in &raw[..count] {
@@ -186,7 +211,16 @@ impl Connection {
             out.extend(word.to_ne_bytes());
         }
         out.extend(body);
-        io::Write::write_all(&mut &self.stream, &out)?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut rest = &out[..];
+        while !rest.is_empty() {
+            self.wait(PollFlags::OUT, deadline)?;
+            match io::Write::write(&mut &self.stream, rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(e) if [ErrorKind::Interrupted, ErrorKind::WouldBlock].contains(&e.kind()) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
         Ok(())
     }
 }
@@ -196,22 +230,23 @@ pub(crate) fn wait_readable<const N: usize>(
     fds: [BorrowedFd<'_>; N],
     timeout: Option<Duration>,
 ) -> io::Result<[bool; N]> {
-    let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    wait_ready(fds.map(|fd| (fd, PollFlags::IN)), timeout)
+}
+
+/// Waits until one of `fds` is ready for what it is asked for, or closed; returns which are.
+fn wait_ready<const N: usize>(
+    fds: [(BorrowedFd<'_>, PollFlags); N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    let mut polled = fds.map(|(fd, what)| PollFd::from_borrowed_fd(fd, what));
     let timeout = timeout.map(|t| rustix::event::Timespec {
         tv_sec: t.as_secs() as i64,
         tv_nsec: t.subsec_nanos().into(),
     });
     loop {
         match poll(&mut polled, timeout.as_ref()) {
-            Ok(_) => {
-                return Ok([0; N].map(|_: u8| false)).map(|mut ready| {
-                    for (r, p) in ready.iter_mut().zip(&polled) {
-                        *r = !p.revents().is_empty();
-                    }
-                    ready
-                });
-            }
-            Err(e) if io::Error::from(e).kind() == ErrorKind::Interrupted => {}
+            Ok(_) => return Ok(polled.each_ref().map(|p| !p.revents().is_empty())),
+            Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
     }

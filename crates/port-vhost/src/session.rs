@@ -1,22 +1,27 @@
-//! One connection to a front end: follows its messages and starts and stops rings.
+//! One connection to a front end: follows its messages and starts and stops rings (see [`rings`]).
 //!
 //! A ring runs when its memory, size, addresses and kick descriptor are known and stops on
 //! GET_VRING_BASE. It is enabled from the start unless protocol features were negotiated; then
 //! SET_VRING_ENABLE says, which QEMU sends before SET_FEATURES, so it is remembered whenever it
-//! comes. (Vhost-user specification, "Ring states".)
+//! comes. (Vhost-user specification, "Ring states".) A disabled transmit ring is left as it is; the
+//! specification wants its packets discarded, but a guest does not send on a queue that it disabled.
 
-use crate::features::{self, bit, has};
+mod rings;
+
+use crate::features;
 use crate::link::fd;
 use crate::mem::{GuestMemory, MAX_SLOTS, RegionSpec};
 use crate::message::{Connection, Message, ProtocolError, wait_readable};
-use crate::ring::{AnyRing, Packed, Ring, RingSpec, Split};
 use crate::{MAX_QUEUE_PAIRS, MAX_VRINGS, Shared};
+use rings::{Setup, never_block};
+use std::cell::Cell;
 use std::fs::File;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use tracing::{info, warn};
+use std::time::Duration;
+use tracing::{debug, warn};
 use vhost::vhost_user::message::{
     FrontendReq as Req, VhostUserMemory, VhostUserMemoryRegion, VhostUserSingleMemoryRegion,
     VhostUserU64, VhostUserVringAddr, VhostUserVringState,
@@ -24,24 +29,15 @@ use vhost::vhost_user::message::{
 use vm_memory::ByteValued;
 use vmm_sys_util::eventfd::EventFd;
 
+/// How often the call descriptors are looked at, see [`Session::check_calls`]: as long as one front
+/// end can make a PMD thread wait.
+const WATCH: Duration = Duration::from_millis(100);
 /// In a SET_VRING_KICK, CALL or ERR: no descriptor comes with it, poll instead.
 const NO_FD: u64 = 1 << 8;
 
-/// What a front end said of one ring.
-#[derive(Debug, Default)]
-struct Setup {
-    size: u32,
-    /// Descriptor table, driver area, device area, in the front end's addresses.
-    addrs: Option<[u64; 3]>,
-    base: u32,
-    /// SET_VRING_KICK came since the ring last stopped.
-    kicked: bool,
-    /// What SET_VRING_ENABLE said last.
-    enabled: Option<bool>,
-    call: Option<EventFd>,
-    err: Option<EventFd>,
-    running: bool,
-}
+/// Log lines about one connection. What a front end does beyond that is counted, not written: it
+/// must not fill the host's disk.
+const MAX_LOG_LINES: u32 = 100;
 
 /// The answer to a request.
 enum Reply {
@@ -60,40 +56,65 @@ impl Reply {
 /// A connected front end.
 pub(crate) struct Session<'p> {
     shared: &'p Shared,
-    conn: Connection,
+    conn: Connection<'p>,
     features: u64,
     status: u8,
     mem: Arc<GuestMemory>,
     rings: Vec<Setup>,
+    logged: Cell<u32>,
 }
 
 impl<'p> Session<'p> {
-    pub(crate) fn new(shared: &'p Shared, conn: Connection) -> Session<'p> {
+    pub(crate) fn new(shared: &'p Shared, conn: Connection<'p>) -> Session<'p> {
         let mem = Arc::default();
-        Session { shared, conn, features: 0, status: 0, mem, rings: Vec::new() }
+        Session {
+            shared,
+            conn,
+            features: 0,
+            status: 0,
+            mem,
+            rings: Vec::new(),
+            logged: Cell::new(0),
+        }
+    }
+
+    /// Logs something about this front end, [`MAX_LOG_LINES`] times.
+    fn warn(&self, what: std::fmt::Arguments<'_>) {
+        let n = self.logged.get();
+        if n < MAX_LOG_LINES {
+            let last = if n + 1 == MAX_LOG_LINES { " (no more of this connection)" } else { "" };
+            warn!("{}: {what}{last}", self.shared.name);
+            self.logged.set(n + 1);
+        }
     }
 
     /// Follows messages until the front end goes or the port is closed.
     pub(crate) fn run(mut self, listener: Option<&UnixListener>) -> Result<(), ProtocolError> {
         let (stop, bell) = (fd(&self.shared.stop), fd(&self.shared.bell));
         loop {
-            // Without a listener the bell stands in for it: a second look at it does no harm.
+            let watch = self.rings.iter().any(|r| r.call.is_some()).then_some(WATCH);
+            // The connection comes last: if the listener was ready when it was looked at, an end of
+            // the connection before that is seen too. Without a listener the bell stands in for it: a
+            // second look at it does no harm.
             let extra = listener.map_or(bell, AsFd::as_fd);
             let [stop, rung, second, message] =
-                wait_readable([stop, bell, extra, self.conn.as_fd()], None)?;
+                wait_readable([stop, bell, extra, self.conn.as_fd()], watch)?;
             if stop {
                 return Ok(());
             }
+            self.check_calls()?;
             if rung {
                 let _ = self.shared.bell.read();
                 self.report_faults();
-            }
-            if second && let Some(Ok(_)) = listener.map(UnixListener::accept) {
-                warn!("{}: refused a second front end on the socket", self.shared.name);
+                self.mem.check()?;
             }
             if message {
                 let message = self.conn.receive()?;
                 self.handle(message)?;
+            } else if second && let Some(Ok(_)) = listener.map(UnixListener::accept) {
+                // Only when the first is silent: one that closes and connects again is not refused,
+                // because its end is found before its new beginning.
+                self.warn(format_args!("refused a second front end on the socket"));
             }
         }
     }
@@ -109,7 +130,7 @@ impl<'p> Session<'p> {
             Err(e @ (ProtocolError::Memory(_) | ProtocolError::Unsupported { .. }))
                 if wants_ack =>
             {
-                warn!("{}: refused: {e}", self.shared.name);
+                self.warn(format_args!("refused: {e}"));
                 self.shared.protocol_errors.fetch_add(1, Relaxed);
                 self.conn.reply(code, &1u64.to_ne_bytes())
             }
@@ -149,7 +170,7 @@ impl<'p> Session<'p> {
             Req::SET_MEM_TABLE => self.set_mem_table(m)?,
             Req::ADD_MEM_REG => {
                 let spec = region(m.body::<VhostUserSingleMemoryRegion>()?);
-                let mem = self.mem.with(spec, m.one_fd()?)?;
+                let mem = self.mem.with(spec, m.one_fd()?, &self.shared.bell)?;
                 self.change_memory(mem);
             }
             Req::REM_MEM_REG => {
@@ -159,7 +180,7 @@ impl<'p> Session<'p> {
             }
             Req::NET_SET_MTU => {
                 let mtu = m.body::<VhostUserU64>()?.value;
-                info!("{}: the front end says MTU {mtu}", self.shared.name);
+                debug!("{}: the front end says MTU {mtu}", self.shared.name);
             }
             Req::SET_STATUS => {
                 self.status = m.body::<VhostUserU64>()?.value as u8;
@@ -200,11 +221,9 @@ impl<'p> Session<'p> {
                 let a = m.body::<VhostUserVringAddr>()?;
                 let i = self.ring(code, a.index)?;
                 self.rings[i].addrs = Some([a.descriptor, a.available, a.used]);
-                if self.rings[i].running {
-                    self.stop(i);
-                    self.rings[i].kicked = true;
-                }
+                self.stop(i);
                 self.start(i);
+                self.changed();
             }
             Req::GET_VRING_BASE => {
                 let s = m.body::<VhostUserVringState>()?;
@@ -235,7 +254,7 @@ impl<'p> Session<'p> {
         let value = m.body::<VhostUserU64>()?.value;
         let i = self.ring(m.code, (value & 0xff) as u32)?;
         let file = if value & NO_FD != 0 { None } else { Some(m.one_fd()?) };
-        let event = file.map(event_fd).transpose()?;
+        let event = file.map(|f| event_fd(m.code, f)).transpose()?;
         match request {
             Req::SET_VRING_KICK => {
                 // The switch polls; the descriptor only says that the ring may start.
@@ -244,17 +263,12 @@ impl<'p> Session<'p> {
                 self.changed();
             }
             Req::SET_VRING_CALL => {
-                self.rings[i].call = event;
-                self.shared.vring(i).set_call(self.call(i)?);
+                self.rings[i].call = event.map(Arc::new);
+                self.shared.vring(i).set_call(self.rings[i].call.clone());
             }
             _ => self.rings[i].err = event,
         }
         Ok(())
-    }
-
-    /// A second handle on where ring `i`'s interrupts go.
-    fn call(&self, i: usize) -> Result<Option<EventFd>, ProtocolError> {
-        Ok(self.rings[i].call.as_ref().map(EventFd::try_clone).transpose()?)
     }
 
     /// Checks a ring index, and makes room for what will be said of that ring.
@@ -301,7 +315,7 @@ impl<'p> Session<'p> {
         for (bytes, file) in m.body[8..].chunks_exact(32).zip(m.fds.drain(..)) {
             let mut r = VhostUserMemoryRegion::default();
             r.as_mut_slice().copy_from_slice(bytes);
-            mem = mem.with(plain_region(&r), file)?;
+            mem = mem.with(plain_region(&r), file, &self.shared.bell)?;
         }
         self.change_memory(mem);
         Ok(())
@@ -314,116 +328,6 @@ impl<'p> Session<'p> {
         self.shared.status().mem_regions = self.mem.len();
         self.restart_rings();
     }
-
-    fn restart_rings(&mut self) {
-        for i in 0..self.rings.len() {
-            self.stop(i);
-            self.start(i);
-        }
-        self.changed();
-    }
-
-    fn is_enabled(&self, i: usize) -> bool {
-        let by_default = !has(self.features, bit::PROTOCOL_FEATURES);
-        self.rings[i].enabled.unwrap_or(by_default)
-    }
-
-    /// Starts ring `i` if all that it needs is known.
-    fn start(&mut self, i: usize) {
-        let s = &self.rings[i];
-        let (Some([desc, driver, device]), true, false) = (s.addrs, s.kicked, s.running) else {
-            return;
-        };
-        if s.size == 0 || self.mem.len() == 0 {
-            return;
-        }
-        let modern = has(self.features, bit::VERSION_1);
-        let mergeable = has(self.features, bit::MRG_RXBUF);
-        let spec = RingSpec {
-            size: s.size as u16,
-            desc,
-            driver,
-            device,
-            base: s.base,
-            event_idx: has(self.features, bit::EVENT_IDX),
-            header: if modern || mergeable { 12 } else { 10 },
-            mergeable,
-        };
-        let call = self.call(i).unwrap_or_else(|e| {
-            warn!("{}: vring {i}: no interrupts: {e}", self.shared.name);
-            None
-        });
-        let mem = self.mem.clone();
-        let ring = if has(self.features, bit::RING_PACKED) {
-            Packed::new(&spec, &mem).map(|l| AnyRing::Packed(Ring::new(l, mem, &spec, call)))
-        } else {
-            Split::new(&spec, &mem).map(|l| AnyRing::Split(Ring::new(l, mem, &spec, call)))
-        };
-        let Some(ring) = ring else {
-            warn!(
-                "{}: vring {i} not started: its addresses or size {} are impossible",
-                self.shared.name, spec.size
-            );
-            return;
-        };
-        self.rings[i].running = true;
-        self.shared.vring(i).replace(Some(ring), self.is_enabled(i));
-    }
-
-    /// Stops ring `i`, remembering where it was.
-    fn stop(&mut self, i: usize) {
-        let s = &mut self.rings[i];
-        if std::mem::take(&mut s.running)
-            && let Some(ring) = self.shared.vring(i).replace(None, false)
-        {
-            s.base = ring.base();
-        }
-    }
-
-    fn reset(&mut self) {
-        for i in 0..self.rings.len() {
-            self.stop(i);
-            self.rings[i] = Setup::default();
-        }
-        self.changed();
-    }
-
-    /// Tells of rings that broke a rule: a log line, a counter, and the front end's error descriptor.
-    fn report_faults(&mut self) {
-        for i in 0..self.rings.len() {
-            if let Some(fault) = self.shared.vring(i).take_fault() {
-                self.shared.ring_faults.fetch_add(1, Relaxed);
-                warn!("{}: vring {i} disabled: {fault}", self.shared.name);
-                self.rings[i].running = false;
-                self.rings[i].kicked = false;
-                if let Some(err) = &self.rings[i].err {
-                    let _ = err.write(1);
-                }
-            }
-        }
-        self.changed();
-    }
-
-    /// Publishes which queues there are now.
-    fn changed(&self) {
-        let sizes: Vec<u16> =
-            self.rings.iter().map(|r| if r.running { r.size as u16 } else { 0 }).collect();
-        let live = |i: usize| self.rings[i].running && self.is_enabled(i);
-        let last = |parity| (0..sizes.len()).rev().find(|&i| i % 2 == parity && live(i));
-        let rx = last(1).map_or(1, |i| i / 2 + 1);
-        let tx = last(0).map_or(0, |i| i / 2 + 1);
-        let was = self.shared.rx_queues.swap(rx, Relaxed);
-        self.shared.tx_queues.store(tx, Relaxed);
-        let mut status = self.shared.status();
-        let before = (status.vring_sizes.clone(), status.features, was);
-        status.vring_sizes = sizes;
-        status.features = self.features;
-        let now = (status.vring_sizes.clone(), status.features, rx);
-        drop(status);
-        if before != now {
-            (self.shared.on_change)();
-        }
-    }
 }
 
 impl Drop for Session<'_> {
@@ -431,7 +335,8 @@ impl Drop for Session<'_> {
     fn drop(&mut self) {
         for i in 0..self.rings.len() {
             self.stop(i);
-            self.shared.vring(i).take_fault();
+            self.report_fault(i);
+            self.shared.vring(i).set_call(None);
         }
         self.shared.rx_queues.store(1, Relaxed);
         self.shared.tx_queues.store(0, Relaxed);
@@ -451,10 +356,15 @@ fn region(r: VhostUserSingleMemoryRegion) -> RegionSpec {
     plain_region(&r)
 }
 
-/// A descriptor from the front end as an eventfd that never blocks a PMD thread, whatever it is.
-fn event_fd(file: File) -> std::io::Result<EventFd> {
-    let flags = rustix::fs::fcntl_getfl(&file)?;
-    rustix::fs::fcntl_setfl(&file, flags | rustix::fs::OFlags::NONBLOCK)?;
+/// A descriptor from the front end as an eventfd that does not block a PMD thread. Anything else is
+/// refused: a write to a file or a pipe has other effects.
+fn event_fd(code: u32, file: File) -> Result<EventFd, ProtocolError> {
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    if name.is_ok_and(|n| n.as_os_str() != "anon_inode:[eventfd]") {
+        let what = "the descriptor is not an eventfd".to_string();
+        return Err(ProtocolError::Value { code, what });
+    }
+    never_block(file.as_fd())?;
     // SAFETY: `into_raw_fd` gives up the descriptor, so the EventFd is its only owner.
     Ok(unsafe { EventFd::from_raw_fd(file.into_raw_fd()) })
 }

@@ -1,25 +1,33 @@
 //! One virtqueue of a port, as PMD threads and the session share it.
 
-use crate::claim::Claim;
+use crate::claim::{Claim, Claimed};
 use crate::ring::{AnyRing, RingFault};
 use packet::{Burst, BurstBuf, DropReason, Lender};
 use port::QueueCounters;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Tries to claim a guest's receive ring that another PMD thread is filling: as long as it takes to
 /// copy a burst of full frames, some tens of microseconds.
 const TX_CLAIM_SPINS: u32 = 4096;
 
+/// How long the session waits for a ring before it looks why it is held.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 /// A virtqueue. The session starts and stops its ring; PMD threads use it while it runs.
 #[derive(Debug)]
 pub(crate) struct Vring {
     ring: Claim<Option<AnyRing>>,
+    /// Where its interrupts go, for the session alone.
+    call: Mutex<Option<Arc<EventFd>>>,
     /// The ring runs and is enabled; looked at before the claim is tried.
     live: AtomicBool,
     /// The rule its guest broke, if the ring was stopped for that; 0 if not.
     fault: AtomicU8,
+    /// Where a ring was stopped for a fault, as `VHOST_USER_GET_VRING_BASE` reports it.
+    fault_base: AtomicU32,
     /// Tells the session that there is a fault.
     bell: Arc<EventFd>,
     pub(crate) counters: QueueCounters,
@@ -29,8 +37,10 @@ impl Vring {
     pub(crate) fn new(bell: Arc<EventFd>) -> Vring {
         Vring {
             ring: Claim::new(None),
+            call: Mutex::default(),
             live: AtomicBool::new(false),
             fault: AtomicU8::new(0),
+            fault_base: AtomicU32::new(0),
             bell,
             counters: QueueCounters::default(),
         }
@@ -45,33 +55,69 @@ impl Vring {
     /// Replaces the ring, waiting until no PMD thread uses it; returns the one that ran.
     pub(crate) fn replace(&self, ring: Option<AnyRing>, enabled: bool) -> Option<AnyRing> {
         let live = ring.is_some() && enabled;
-        let mut held = self.ring.claim();
+        let mut held = self.claim();
         self.live.store(live, Relaxed);
         std::mem::replace(&mut *held, ring)
     }
 
     /// Lets packets pass, or not, if there is a ring.
     pub(crate) fn enable(&self, on: bool) {
-        let held = self.ring.claim();
+        let held = self.claim();
         self.live.store(on && held.is_some(), Relaxed);
     }
 
     /// Changes where the ring's interrupts go.
-    pub(crate) fn set_call(&self, call: Option<EventFd>) {
-        if let Some(ring) = &mut *self.ring.claim() {
-            ring.set_call(call);
+    pub(crate) fn set_call(&self, call: Option<Arc<EventFd>>) {
+        let mut ring = self.claim();
+        if let Some(ring) = &mut *ring {
+            ring.set_call(call.clone());
+        }
+        drop(ring);
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = call;
+    }
+
+    /// Claims the ring, waiting as long as it takes: for the session.
+    fn claim(&self) -> Claimed<'_, Option<AnyRing>> {
+        loop {
+            match self.ring.claim_for(PATIENCE) {
+                Some(held) => return held,
+                None => self.unblock(),
+            };
         }
     }
 
-    /// The rule that was broken since the last call.
-    pub(crate) fn take_fault(&self) -> Option<RingFault> {
-        RingFault::from_code(self.fault.swap(0, Relaxed))
+    /// Sees to it that no PMD thread waits in a write to the call descriptor. A front end shares its
+    /// flags and its counter, so it can make it blocking and full at any time. True if it did.
+    pub(crate) fn unblock(&self) -> bool {
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        let call = self.call.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(call) = &*call else { return false };
+        let fd = crate::link::fd(call);
+        match fcntl_getfl(fd) {
+            Ok(flags) if !flags.contains(OFlags::NONBLOCK) => {
+                // From now on nobody waits; who does already goes on when the counter is taken.
+                let _ = fcntl_setfl(fd, flags | OFlags::NONBLOCK);
+                let _ = call.read();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The rule that was broken since the last call, and where the ring stands.
+    pub(crate) fn take_fault(&self) -> Option<(RingFault, u32)> {
+        // The claim orders what `broken` wrote.
+        let _held = self.claim();
+        let fault = RingFault::from_code(self.fault.swap(0, Relaxed))?;
+        Some((fault, self.fault_base.load(Relaxed)))
     }
 
     /// Stops a ring that broke a rule. The session says so in the log.
     #[cold]
     fn broken(&self, ring: &mut Option<AnyRing>, fault: RingFault) {
-        *ring = None;
+        if let Some(ring) = ring.take() {
+            self.fault_base.store(ring.base(), Relaxed);
+        }
         self.live.store(false, Relaxed);
         self.fault.store(fault as u8, Relaxed);
         let _ = self.bell.write(1);
@@ -84,7 +130,8 @@ impl Vring {
             return None;
         }
         let mut held = self.ring.try_claim()?;
-        let ring = held.as_mut()?;
+        // Again, as the session may have disabled it just before the claim.
+        let ring = held.as_mut().filter(|_| self.is_live())?;
         match ring.rx(buf, &self.counters) {
             Ok(()) if buf.is_empty() => {
                 // Nothing new, or nothing but malformed frames.
@@ -110,7 +157,7 @@ impl Vring {
         let Some(mut held) = self.ring.claim_within(TX_CLAIM_SPINS) else {
             return false;
         };
-        let Some(ring) = held.as_mut() else {
+        let Some(ring) = held.as_mut().filter(|_| self.is_live()) else {
             self.counters.drops.add(DropReason::TxNoQueue, picks.len() as u64);
             return true;
         };

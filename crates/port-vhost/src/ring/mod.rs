@@ -2,20 +2,21 @@
 //! ring.
 //!
 //! A [`Ring`] is generic over the ring's [`Layout`] (split or packed), chosen once when it starts;
-//! everything about buffers, headers and copying is here. What the guest can write is read once and
+//! everything about buffers is here, receiving is in [`rx`] and sending in [`tx`]. What the guest can write is read once and
 //! checked: a ring that breaks a rule of virtio is a [`RingFault`], and its port disables it.
 
 mod packed;
+mod rx;
 mod split;
 #[cfg(test)]
 mod tests;
+mod tx;
 
 pub(crate) use packed::Packed;
 pub(crate) use split::Split;
 
 use crate::mem::{GuestMemory, Window};
-use packet::arch::{copy_small, prefetch_read, prefetch_write};
-use packet::{BURST, Burst, BurstBuf, DropReason, HEADER_BYTES, MAX_FRAME};
+use packet::{BURST, Burst, BurstBuf};
 use port::QueueCounters;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
@@ -25,8 +26,8 @@ pub(crate) const F_NEXT: u16 = 1;
 pub(crate) const F_WRITE: u16 = 2;
 pub(crate) const F_INDIRECT: u16 = 4;
 
-/// Pieces that the buffers of one burst, or of one packet to a guest, may have: 64 KiB in pieces of
-/// 64 bytes.
+/// Pieces that one buffer, and all buffers of a burst, may have: 64 KiB in pieces of 64 bytes. QEMU
+/// takes as many. It bounds what a guest can make a PMD thread walk in one burst.
 const MAX_PIECES: usize = 1024;
 
 /// The rule that a guest's ring broke.
@@ -48,6 +49,9 @@ pub enum RingFault {
     /// A readable buffer where a writable one belongs, or the other way round.
     #[error("a buffer has the wrong direction")]
     Direction,
+    /// More pieces in one buffer than `MAX_PIECES`.
+    #[error("a buffer has more than {MAX_PIECES} pieces")]
+    TooManyPieces,
     /// An indirect table that is empty, not a multiple of 16 bytes, or in another one.
     #[error("an indirect descriptor table is malformed")]
     Indirect,
@@ -57,7 +61,7 @@ impl RingFault {
     /// The fault with this number, as stored in an atomic.
     pub(crate) fn from_code(code: u8) -> Option<RingFault> {
         use RingFault::*;
-        [AvailJump, BadIndex, Loop, BadAddress, Direction, Indirect]
+        [AvailJump, BadIndex, Loop, BadAddress, Direction, TooManyPieces, Indirect]
             .into_iter()
             .find(|f| *f as u8 == code)
     }
@@ -135,7 +139,7 @@ pub(crate) trait Layout {
     fn give(&mut self, lent: Lent, written: u32);
     /// Lets the guest see all that was given. Returns true if it wants an interrupt for it.
     fn publish(&mut self) -> bool;
-    /// As `VHOST_USER_GET_VRING_BASE` reports it.
+    /// As `VHOST_USER_GET_VRING_BASE` reports it: after the last buffer that was given back.
     fn base(&self) -> u32;
 }
 
@@ -144,30 +148,6 @@ pub(crate) trait Layout {
 struct Piece {
     ptr: *mut u8,
     len: usize,
-}
-
-/// A buffer of a received packet: one piece, or a range of [`Ring::pieces`].
-#[derive(Clone, Copy)]
-struct Source {
-    ptr: *mut u8,
-    len: usize,
-    /// Range of `pieces` if `ptr` is null.
-    first: usize,
-    count: usize,
-}
-
-impl Default for Source {
-    fn default() -> Self {
-        Source { ptr: std::ptr::null_mut(), len: 0, first: 0, count: 0 }
-    }
-}
-
-/// What became of a transmit call.
-#[derive(Debug, Default, Clone, Copy)]
-struct Sent {
-    packets: u64,
-    header_bytes: u64,
-    payload_bytes: u64,
 }
 
 /// A running virtqueue.
@@ -179,7 +159,7 @@ pub(crate) struct Ring<L> {
     window: Window,
     header: usize,
     mergeable: bool,
-    call: Option<EventFd>,
+    call: Option<Arc<EventFd>>,
     /// Buffers behind the packets of the burst that is out.
     lent: Vec<Lent>,
     pieces: Vec<Piece>,
@@ -196,7 +176,7 @@ impl<L: Layout> Ring<L> {
         layout: L,
         mem: Arc<GuestMemory>,
         spec: &RingSpec,
-        call: Option<EventFd>,
+        call: Option<Arc<EventFd>>,
     ) -> Self {
         Ring {
             layout,
@@ -206,7 +186,8 @@ impl<L: Layout> Ring<L> {
             mergeable: spec.mergeable,
             call,
             lent: Vec::with_capacity(BURST),
-            pieces: Vec::with_capacity(MAX_PIECES),
+            // A burst ends with the buffer that exceeds MAX_PIECES, which has as many at most.
+            pieces: Vec::with_capacity(2 * MAX_PIECES),
             merged: Vec::with_capacity(MAX_PIECES),
         }
     }
@@ -217,7 +198,7 @@ impl<L: Layout> Ring<L> {
     }
 
     /// Sets where interrupts go.
-    pub(crate) fn set_call(&mut self, call: Option<EventFd>) {
+    pub(crate) fn set_call(&mut self, call: Option<Arc<EventFd>>) {
         self.call = call;
     }
 
@@ -236,144 +217,23 @@ impl<L: Layout> Ring<L> {
         self.window.at(addr, u64::from(len))
     }
 
-    /// Takes up to [`BURST`] packets out of a guest's transmit ring.
-    #[inline(always)]
-    pub(crate) fn rx(&mut self, buf: &mut BurstBuf, c: &QueueCounters) -> Result<(), RingFault> {
-        buf.clear();
-        self.layout.refresh(BURST)?;
-        let mut sources = [Source::default(); BURST];
-        let mut n = 0;
-        while n < BURST {
-            let Some(d) = self.layout.pop()? else { break };
-            let mut lent = Lent { id: d.id, count: 1 };
-            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) == 0
-                && let Some(ptr) = self.translate(d.addr, d.len)
-            {
-                prefetch_read(ptr);
-                prefetch_read(ptr.wrapping_add(64));
-                sources[n] = Source { ptr, len: d.len as usize, first: 0, count: 0 };
-            } else {
-                let first = self.pieces.len();
-                let (whole, len) = self.gather(d, false)?;
-                lent = whole;
-                let count = self.pieces.len() - first;
-                sources[n] = Source { ptr: std::ptr::null_mut(), len, first, count };
-            }
-            self.lent.push(lent);
-            n += 1;
-        }
-        let mut sum = Sent::default();
-        for s in &sources[..n] {
-            match self.fetch(buf, s) {
-                Ok((head, len)) => {
-                    sum.header_bytes += head as u64;
-                    sum.payload_bytes += (len - head) as u64;
-                }
-                Err(reason) => c.drops.add(reason, 1),
-            }
-        }
-        self.pieces.clear();
-        if n > 0 {
-            c.burst(buf.len() as u64, sum.header_bytes, sum.payload_bytes);
-        }
-        Ok(())
-    }
-
-    /// Makes a packet of one buffer; returns its private and whole length.
-    #[inline(always)]
-    fn fetch(&self, buf: &mut BurstBuf, s: &Source) -> Result<(usize, usize), DropReason> {
-        let Some(frame) = s.len.checked_sub(self.header).filter(|&n| n >= 14) else {
-            return Err(DropReason::RxShortFrame);
-        };
-        if frame > MAX_FRAME {
-            return Err(DropReason::RxOversize);
-        }
-        if s.ptr.is_null() {
-            return self.fetch_pieces(buf, s);
-        }
-        let head = frame.min(HEADER_BYTES);
-        let p = buf.push().ok_or(DropReason::RxTooManySegments)?;
-        // SAFETY: `translate` found all `s.len` bytes in guest memory, which `mem` keeps mapped;
-        // header + head is not more.
-        let asks = offload_asked(unsafe { p.fetch(s.ptr, self.header + head, self.header) });
-        if frame > head {
-            let rest = s.ptr.wrapping_add(self.header + head);
-            // SAFETY: as above; the ring stays claimed, and so mapped, until the burst ends.
-            unsafe { buf.add_segment(rest, frame - head) };
-        }
-        if asks {
-            buf.pop();
-            return Err(DropReason::RxInvalidOffload);
-        }
-        Ok((head, frame))
-    }
-
-    /// As [`Ring::fetch`] for a buffer in several pieces, with the virtio-net header anywhere.
-    #[cold]
-    fn fetch_pieces(&self, buf: &mut BurstBuf, s: &Source) -> Result<(usize, usize), DropReason> {
-        let pieces = &self.pieces[s.first..s.first + s.count];
-        // What `gather` did not keep was too much for one burst.
-        if pieces.iter().map(|p| p.len).sum::<usize>() != s.len
-            || buf.segments_left() < pieces.len()
-        {
-            return Err(DropReason::RxTooManySegments);
-        }
-        let mut device = [0u8; 12];
-        let mut skip = 0;
-        let p = buf.push().ok_or(DropReason::RxTooManySegments)?;
-        let mut head = 0;
-        let mut split = None;
-        let mut borrowed = pieces.len();
-        for (i, piece) in pieces.iter().enumerate() {
-            let mut at = 0;
-            if skip < self.header {
-                at = piece.len.min(self.header - skip);
-                // SAFETY: `gather` found the piece in guest memory; skip + at <= header <= 12.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(piece.ptr, device.as_mut_ptr().add(skip), at)
-                };
-                skip += at;
-            }
-            let n = (piece.len - at).min(HEADER_BYTES - head);
-            if n > 0 {
-                // SAFETY: at + n is within the piece.
-                unsafe { p.fetch_more(piece.ptr.add(at), n) };
-                head += n;
-            }
-            if piece.len > at + n {
-                split =
-                    Some(Piece { ptr: piece.ptr.wrapping_add(at + n), len: piece.len - at - n });
-                borrowed = i + 1;
-                break;
-            }
-        }
-        if offload_asked(&device) {
-            buf.pop();
-            return Err(DropReason::RxInvalidOffload);
-        }
-        for piece in split.iter().chain(&pieces[borrowed..]) {
-            // SAFETY: pieces are guest memory, mapped until the burst ends, see `fetch`.
-            unsafe { buf.add_segment(piece.ptr, piece.len) };
-        }
-        Ok((head, s.len - self.header))
-    }
-
-    /// Appends the pieces of the buffer that starts with `d` to `pieces`; returns what to give back
-    /// and the buffer's length. Pieces beyond [`MAX_PIECES`] are walked but not kept.
+    /// Appends the pieces of the buffer that starts with `d` to `pieces`, [`MAX_PIECES`] at most;
+    /// returns what to give back and the buffer's length.
     #[cold]
     fn gather(&mut self, first: Desc, writable: bool) -> Result<(Lent, usize), RingFault> {
+        let limit = self.pieces.len() + MAX_PIECES;
         let mut d = first;
         let mut count = 1u16;
         let mut total = 0usize;
         loop {
             if d.flags & F_INDIRECT != 0 {
-                // An indirect descriptor is alone in its buffer (virtio 1.3, 2.7.5.3.1, 2.8.7).
-                if d.flags & F_NEXT != 0 || count > 1 {
+                // It ends the chain, but may follow others (virtio 1.3, 2.7.5.3.1 and 2.7.5.3.2).
+                if d.flags & F_NEXT != 0 {
                     return Err(RingFault::Indirect);
                 }
-                total += self.gather_indirect(&d, writable)?;
+                total += self.gather_indirect(&d, writable, limit)?;
             } else {
-                total += self.gather_piece(&d, writable)?;
+                total += self.gather_piece(&d, writable, limit)?;
             }
             if d.flags & F_NEXT == 0 {
                 break;
@@ -388,25 +248,34 @@ impl<L: Layout> Ring<L> {
         Ok((Lent { id, count }, total))
     }
 
-    /// Appends one descriptor's memory, which may lie in several regions.
-    fn gather_piece(&mut self, d: &Desc, writable: bool) -> Result<usize, RingFault> {
-        if (d.flags & F_WRITE != 0) != writable {
+    /// Appends one descriptor's memory, which may lie in several regions. An empty descriptor counts
+    /// as a piece too, or a chain of them would have no limit.
+    fn gather_piece(&mut self, d: &Desc, write: bool, limit: usize) -> Result<usize, RingFault> {
+        if (d.flags & F_WRITE != 0) != write {
             return Err(RingFault::Direction);
         }
         let (mut addr, mut left) = (d.addr, u64::from(d.len));
-        while left > 0 {
-            let (ptr, n) = self.mem.piece(addr, left).ok_or(RingFault::BadAddress)?;
-            if self.pieces.len() < MAX_PIECES {
-                self.pieces.push(Piece { ptr, len: n as usize });
+        loop {
+            if self.pieces.len() >= limit {
+                return Err(RingFault::TooManyPieces);
             }
+            if left == 0 {
+                let nowhere = std::ptr::NonNull::dangling().as_ptr();
+                self.pieces.push(Piece { ptr: nowhere, len: 0 });
+                return Ok(0);
+            }
+            let (ptr, n) = self.mem.piece(addr, left).ok_or(RingFault::BadAddress)?;
+            self.pieces.push(Piece { ptr, len: n as usize });
             left -= n;
-            addr = addr.checked_add(n).or((left == 0).then_some(0)).ok_or(RingFault::BadAddress)?;
+            if left == 0 {
+                return Ok(d.len as usize);
+            }
+            addr = addr.checked_add(n).ok_or(RingFault::BadAddress)?;
         }
-        Ok(d.len as usize)
     }
 
     /// Appends the memory of an indirect table's descriptors, each read once.
-    fn gather_indirect(&mut self, table: &Desc, writable: bool) -> Result<usize, RingFault> {
+    fn gather_indirect(&mut self, table: &Desc, w: bool, limit: usize) -> Result<usize, RingFault> {
         let entries = table.len / 16;
         if entries == 0 || !table.len.is_multiple_of(16) || entries > 1 << 15 {
             return Err(RingFault::Indirect);
@@ -422,7 +291,7 @@ impl<L: Layout> Ring<L> {
             if d.flags & F_INDIRECT != 0 {
                 return Err(RingFault::Indirect);
             }
-            total += self.gather_piece(&d, writable)?;
+            total += self.gather_piece(&d, w, limit)?;
             if last {
                 return Ok(total);
             }
@@ -456,217 +325,6 @@ impl<L: Layout> Ring<L> {
             c.notified();
         }
     }
-
-    /// Puts the packets of `picks` into a guest's receive ring. Drops are counted in `c`.
-    #[inline(always)]
-    pub(crate) fn tx(
-        &mut self,
-        burst: &mut Burst<'_>,
-        picks: &[u8],
-        c: &QueueCounters,
-    ) -> Result<(), RingFault> {
-        self.layout.refresh(picks.len().min(BURST))?;
-        let mut room = [(std::ptr::null_mut::<u8>(), 0usize, 0u16); BURST];
-        let mut marks = [L::Mark::default(); BURST];
-        let mut n = 0;
-        while n < picks.len().min(BURST) {
-            marks[n] = self.layout.mark();
-            let Some(d) = self.layout.pop()? else { break };
-            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) != F_WRITE {
-                self.layout.rewind(marks[n]);
-                break;
-            }
-            let Some(ptr) = self.translate(d.addr, d.len) else {
-                self.layout.rewind(marks[n]);
-                break;
-            };
-            prefetch_write(ptr);
-            prefetch_write(ptr.wrapping_add(64));
-            room[n] = (ptr, d.len as usize, d.id);
-            n += 1;
-        }
-        let mut sum = Sent::default();
-        let mut done = 0;
-        for &i in &picks[..n] {
-            let i = usize::from(i);
-            let (ptr, cap, id) = room[done];
-            let total = self.header + burst.packets()[i].len();
-            if total > cap {
-                self.layout.rewind(marks[done]);
-                break;
-            }
-            // SAFETY: `translate` found `cap` writable bytes of guest memory at ptr.
-            unsafe { self.store(ptr, burst, i, &mut sum) };
-            self.layout.give(Lent { id, count: 1 }, total as u32);
-            done += 1;
-        }
-        if done < picks.len() {
-            self.tx_slow(burst, &picks[done..], c, &mut sum)?;
-        }
-        if sum.packets > 0 {
-            c.burst(sum.packets, sum.header_bytes, sum.payload_bytes);
-            self.notify(c);
-        }
-        Ok(())
-    }
-
-    /// Writes header and packet `i` to one contiguous buffer.
-    ///
-    /// # Safety
-    /// `ptr` is writable for the virtio-net header and the packet.
-    #[inline(always)]
-    unsafe fn store(&self, ptr: *mut u8, burst: &mut Burst<'_>, i: usize, sum: &mut Sent) {
-        let p = burst.packet_mut(i);
-        let len = p.len();
-        let head =
-            if self.header == 12 { p.prefixed(net_header(1)) } else { p.prefixed([0u8; 10]) };
-        let private = head.len() - self.header;
-        // SAFETY: head.len() <= header + len, which the caller promises to be writable.
-        unsafe { copy_small(head.as_ptr(), ptr, head.len()) };
-        sum.packets += 1;
-        sum.header_bytes += private as u64;
-        if len > private {
-            let mut at = ptr.wrapping_add(self.header + private);
-            for s in burst.segments(i) {
-                // SAFETY: the segments are the rest of the packet's length.
-                unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), at, s.len()) };
-                at = at.wrapping_add(s.len());
-            }
-            sum.payload_bytes += (len - private) as u64;
-        }
-    }
-
-    /// The rest of a transmit call, one packet at a time: chained, indirect, small and merged
-    /// buffers, and rings that run out.
-    #[cold]
-    fn tx_slow(
-        &mut self,
-        burst: &mut Burst<'_>,
-        picks: &[u8],
-        c: &QueueCounters,
-        sum: &mut Sent,
-    ) -> Result<(), RingFault> {
-        for (k, &i) in picks.iter().enumerate() {
-            let i = usize::from(i);
-            let need = self.header + burst.packets()[i].len();
-            let start = self.layout.mark();
-            match self.collect(need) {
-                Ok(true) => {
-                    self.scatter(burst, i, need, sum);
-                    for k in 0..self.merged.len() {
-                        let (lent, written) = self.merged[k];
-                        self.layout.give(lent, written as u32);
-                    }
-                }
-                Ok(false) => {
-                    self.layout.rewind(start);
-                    let small = !self.mergeable && !self.merged.is_empty();
-                    if small {
-                        c.drops.add(DropReason::TxBufferTooSmall, 1);
-                    } else {
-                        c.drops.add(DropReason::TxRingFull, (picks.len() - k) as u64);
-                        break;
-                    }
-                }
-                Err(fault) => {
-                    c.drops.add(DropReason::TxRingBroken, (picks.len() - k) as u64);
-                    return Err(fault);
-                }
-            }
-        }
-        self.pieces.clear();
-        Ok(())
-    }
-
-    /// Collects buffers for `need` bytes in `pieces` and `merged`; false if there are not enough.
-    fn collect(&mut self, need: usize) -> Result<bool, RingFault> {
-        self.pieces.clear();
-        self.merged.clear();
-        let mut have = 0;
-        while have < need {
-            if self.merged.len() == MAX_PIECES || self.pieces.len() == MAX_PIECES {
-                return Ok(false);
-            }
-            if !self.merged.is_empty() && !self.mergeable {
-                return Ok(false);
-            }
-            self.layout.refresh(1)?;
-            let Some(d) = self.layout.pop()? else {
-                return Ok(false);
-            };
-            let before = self.pieces.len();
-            let (lent, _) = self.gather(d, true)?;
-            let len: usize = self.pieces[before..].iter().map(|p| p.len).sum();
-            self.merged.push((lent, len.min(need - have)));
-            have += len;
-        }
-        Ok(true)
-    }
-
-    /// Writes header and packet `i`, `need` bytes in all, over the collected pieces.
-    fn scatter(&mut self, burst: &mut Burst<'_>, i: usize, need: usize, sum: &mut Sent) {
-        let buffers = if self.mergeable { self.merged.len() as u16 } else { 1 };
-        let p = burst.packet_mut(i);
-        let head = match self.header {
-            12 => p.prefixed(net_header(buffers)),
-            _ => p.prefixed([0u8; 10]),
-        };
-        let private = head.len() - self.header;
-        let mut out = Scatter { pieces: &self.pieces, at: 0 };
-        // SAFETY: `collect` found at least `need` bytes of guest memory in `pieces`, and header plus
-        // segments are `need` bytes.
-        unsafe {
-            out.write(head.as_ptr(), head.len());
-            for s in burst.segments(i) {
-                out.write(s.as_ptr(), s.len());
-            }
-        }
-        sum.packets += 1;
-        sum.header_bytes += private as u64;
-        sum.payload_bytes += (need - self.header - private) as u64;
-    }
-}
-
-/// A cursor over pieces of guest memory to write to.
-struct Scatter<'a> {
-    pieces: &'a [Piece],
-    /// Bytes written of the first piece.
-    at: usize,
-}
-
-impl Scatter<'_> {
-    /// Copies `len` bytes from `src` to where the cursor is; what does not fit is left out.
-    ///
-    /// # Safety
-    /// `src` is readable for `len` bytes; the pieces are writable.
-    unsafe fn write(&mut self, mut src: *const u8, mut len: usize) {
-        while len > 0 {
-            let Some(p) = self.pieces.first() else { return };
-            let n = len.min(p.len - self.at);
-            // SAFETY: at + n <= p.len, and n <= len.
-            unsafe { std::ptr::copy_nonoverlapping(src, p.ptr.add(self.at), n) };
-            self.at += n;
-            src = src.wrapping_add(n);
-            len -= n;
-            if self.at == p.len {
-                self.pieces = &self.pieces[1..];
-                self.at = 0;
-            }
-        }
-    }
-}
-
-/// A virtio-net header without offload (virtio 1.3, 5.1.6): ten zeros and `num_buffers`.
-#[inline(always)]
-fn net_header(buffers: u16) -> [u8; 12] {
-    let [lo, hi] = buffers.to_le_bytes();
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, lo, hi]
-}
-
-/// True if a virtio-net header asks for checksumming or segmentation, which were not offered.
-#[inline(always)]
-fn offload_asked(header: &[u8]) -> bool {
-    header[0] & 1 != 0 || header[1] != 0
 }
 
 /// A ring of either layout.
@@ -710,7 +368,7 @@ impl AnyRing {
         either!(self, r => r.base())
     }
 
-    pub(crate) fn set_call(&mut self, call: Option<EventFd>) {
+    pub(crate) fn set_call(&mut self, call: Option<Arc<EventFd>>) {
         either!(self, r => r.set_call(call))
     }
 }

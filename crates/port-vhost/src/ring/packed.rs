@@ -19,6 +19,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    #[cfg(test)]
+    pub(super) fn new(index: u16, wrap: bool) -> Place {
+        Place { index, wrap }
+    }
+
     #[inline(always)]
     fn advance(&mut self, by: u16, size: u16) {
         self.index += by;
@@ -26,6 +31,12 @@ impl Place {
             self.index -= size;
             self.wrap = !self.wrap;
         }
+    }
+
+    /// The flags of a used descriptor here.
+    #[inline(always)]
+    fn used_flags(self, written: bool) -> u16 {
+        (if self.wrap { F_AVAIL | F_USED } else { 0 }) | if written { F_WRITE } else { 0 }
     }
 
     fn bits(self) -> u32 {
@@ -72,7 +83,7 @@ impl Packed {
         device_event.store((u32::from(EVENT_DISABLE) << 16).to_le(), Ordering::Relaxed);
         // All buffers are given back within the burst, so used and available places are the same.
         let place = Place { index, wrap: spec.base & 0x8000 != 0 };
-        Some(Packed {
+        let mut ring = Packed {
             desc,
             driver_event,
             size: spec.size,
@@ -81,7 +92,98 @@ impl Packed {
             used: place,
             held: None,
             signalled: None,
-        })
+        };
+        let place = ring.recover(place);
+        (ring.next, ring.used) = (place, place);
+        Some(ring)
+    }
+
+    /// Where to go on, if a former device was killed. Nothing in a packed ring says where its device
+    /// stands, but each used descriptor carries the wrap counter it was marked with.
+    ///
+    /// A driver that keeps its ring and looks at it gives the right base, but the former device may
+    /// have died before it published the first buffer of a burst: its ID and length are written,
+    /// what follows is marked, and only its flags are missing. They are written here, as the driver
+    /// will never get past it otherwise. QEMU gives a base from when the ring last started; where
+    /// the marks contradict it, the one place they all agree with is taken. (That place is exact
+    /// because `give` marks all descriptors of a chain.)
+    #[cold]
+    fn recover(&self, base: Place) -> Place {
+        let mut at = base;
+        let mut after = base;
+        after.advance(1, self.size);
+        if self.size > 1 && self.is_available(at) && self.is_marked(after) {
+            let written = self.length(at.index) > 0;
+            self.flags(at.index).store(at.used_flags(written).to_le(), Ordering::Release);
+        }
+        for _ in 0..self.size {
+            if !self.is_marked(at) {
+                break;
+            }
+            at.advance(1, self.size);
+        }
+        if !self.contradict(at) {
+            return at;
+        }
+        let places = [true, false].map(|wrap| self.place_in(wrap));
+        places.into_iter().find(|&p| self.fits(p)).unwrap_or(at)
+    }
+
+    /// True if no device at `p` has left the ring as it is: a mark before `p` is of its lap and one
+    /// after it of the lap before. Available descriptors count only where there is no mark at all,
+    /// because another device leaves those of used chains as they were.
+    pub(super) fn contradict(&self, p: Place) -> bool {
+        let mut marks = (0..self.size).filter_map(|i| Some((i, self.mark_of(i)?))).peekable();
+        match marks.peek() {
+            Some(_) => marks.any(|(i, wrap)| (wrap == p.wrap) != (i < p.index)),
+            None => !self.fits(p),
+        }
+    }
+
+    /// The wrap counter that descriptor `i` was marked used with, if it is not available.
+    fn mark_of(&self, i: u16) -> Option<bool> {
+        let flags = u16::from_le(self.flags(i).load(Ordering::Acquire));
+        let (avail, used) = (flags & F_AVAIL != 0, flags & F_USED != 0);
+        (avail == used).then_some(used)
+    }
+
+    /// True if the descriptor at `p` is used, in the lap of `p`.
+    fn is_marked(&self, p: Place) -> bool {
+        self.mark_of(p.index) == Some(p.wrap)
+    }
+
+    /// True if the descriptor at `p` is available, in the lap of `p`.
+    fn is_available(&self, p: Place) -> bool {
+        let flags = u16::from_le(self.flags(p.index).load(Ordering::Acquire));
+        (flags & F_AVAIL != 0) == p.wrap && (flags & F_USED != 0) != p.wrap
+    }
+
+    /// The only place of lap `wrap` at which a device may stand: the first descriptor that is not as
+    /// one leaves it behind.
+    fn place_in(&self, wrap: bool) -> Place {
+        let index = (0..self.size).find(|&i| !self.is_before(i, wrap));
+        // None: all are, so the next lap has begun.
+        index.map_or(Place { index: 0, wrap: !wrap }, |index| Place { index, wrap })
+    }
+
+    /// True if descriptor `i` is as a device in lap `wrap` leaves it behind: used, or available for
+    /// the next lap. One that it has still before it is neither.
+    fn is_before(&self, i: u16, wrap: bool) -> bool {
+        let flags = u16::from_le(self.flags(i).load(Ordering::Relaxed));
+        let (avail, used) = (flags & F_AVAIL != 0, flags & F_USED != 0);
+        if avail == used { used == wrap } else { avail != wrap }
+    }
+
+    /// True if all descriptors are as a device at `p` leaves them, available ones too.
+    fn fits(&self, p: Place) -> bool {
+        (0..self.size).all(|i| self.is_before(i, p.wrap) == (i < p.index))
+    }
+
+    /// The length that descriptor `i` carries.
+    fn length(&self, i: u16) -> u32 {
+        let p = self.desc.wrapping_add(usize::from(i) * 2 + 1).cast::<u32>();
+        // SAFETY: i is below `size`; the length is the third word of a descriptor.
+        u32::from_le(unsafe { p.read_volatile() })
     }
 
     /// The flags of descriptor `i`, shared with the guest. `i` is less than `size`.
@@ -91,6 +193,17 @@ impl Packed {
         // SAFETY: i is a `Place` index, which stays below `size`; the flags are the last 2 of a
         // descriptor's 16 bytes.
         unsafe { AtomicU16::from_ptr(self.desc.add(usize::from(i) * 2).cast::<u16>().add(7)) }
+    }
+
+    /// Marks the second to last descriptor of a chain at `at` used as well. The driver steps over
+    /// them without looking, but whoever has to find the device's place can tell them from available
+    /// ones, see `recover`.
+    #[cold]
+    fn mark_rest(&self, mut at: Place, count: u16) {
+        for _ in 1..count {
+            at.advance(1, self.size);
+            self.flags(at.index).store(at.used_flags(false).to_le(), Ordering::Release);
+        }
     }
 
     /// Reads descriptor `i`, whose flags are known, and steps over it.
@@ -151,15 +264,11 @@ impl Layout for Packed {
     #[inline(always)]
     fn give(&mut self, lent: Lent, written: u32) {
         let at = self.used;
-        let mut flags = if at.wrap { F_AVAIL | F_USED } else { 0 };
-        if written > 0 {
-            flags |= F_WRITE;
-        }
-        let word = u64::from(written) | u64::from(lent.id) << 32;
+        let flags = at.used_flags(written > 0);
         // SAFETY: `used.index` stays below `size`. Length and ID are 6 of the last 8 bytes.
         unsafe {
             let p = self.desc.add(usize::from(at.index) * 2 + 1);
-            p.cast::<u32>().write_volatile((word as u32).to_le());
+            p.cast::<u32>().write_volatile(written.to_le());
             p.cast::<u16>().add(2).write_volatile(lent.id.to_le());
         }
         // The driver reads in order, so what follows the first is seen only after the first's flags.
@@ -169,6 +278,9 @@ impl Layout for Packed {
         }
         // A buffer of a driver that lies about its length cannot lead out of the ring.
         self.used.advance(lent.count.min(self.size), self.size);
+        if lent.count > 1 {
+            self.mark_rest(at, lent.count.min(self.size));
+        }
     }
 
     #[inline(always)]
@@ -202,6 +314,6 @@ impl Layout for Packed {
     }
 
     fn base(&self) -> u32 {
-        self.next.bits() | self.used.bits() << 16
+        self.used.bits() | self.used.bits() << 16
     }
 }

@@ -34,9 +34,12 @@ impl Split {
     /// A ring at the given addresses; `None` if it is not wholly in guest memory, not aligned, or its
     /// size is not a power of two up to 32768.
     ///
-    /// All buffers that this device takes are given back within the burst, so the used index in
-    /// guest memory is where a former device stopped; where it differs from the base given (after a
-    /// crash), it is right.
+    /// The ring starts at the used index in guest memory, not at the base given. A device that gives
+    /// all buffers back within the burst, as this one does, stops with both equal, and a driver that
+    /// makes a new ring zeroes both; so they differ only after a crash. Then QEMU gives the used
+    /// index as base itself, while Cloud Hypervisor gives the available index, with which all
+    /// buffers that were posted would be lost. A used index that lies costs its guest only: what it
+    /// makes available is checked as ever.
     pub(crate) fn new(spec: &RingSpec, mem: &GuestMemory) -> Option<Split> {
         let n = u64::from(spec.size);
         if !spec.size.is_power_of_two() || spec.size > 1 << 15 {
@@ -171,7 +174,7 @@ impl Layout for Split {
     }
 
     fn base(&self) -> u32 {
-        u32::from(self.next)
+        u32::from(self.used_next)
     }
 }
 

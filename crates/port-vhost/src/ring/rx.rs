@@ -1,0 +1,155 @@
+//! Bursts out of a guest's transmit ring: private copies of headers, borrowed payload.
+
+use super::{F_INDIRECT, F_NEXT, F_WRITE, Layout, Lent, MAX_PIECES, Piece, Ring, RingFault};
+use packet::arch::prefetch_read;
+use packet::{BURST, BurstBuf, DropReason, HEADER_BYTES, MAX_FRAME};
+use port::QueueCounters;
+
+/// A buffer of a received packet: one piece, or a range of [`Ring::pieces`].
+#[derive(Clone, Copy)]
+struct Source {
+    ptr: *mut u8,
+    len: usize,
+    /// Range of `pieces` if `ptr` is null.
+    first: usize,
+    count: usize,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Source { ptr: std::ptr::null_mut(), len: 0, first: 0, count: 0 }
+    }
+}
+
+impl<L: Layout> Ring<L> {
+    /// Takes up to [`BURST`] packets out of a guest's transmit ring.
+    #[inline(always)]
+    pub(crate) fn rx(&mut self, buf: &mut BurstBuf, c: &QueueCounters) -> Result<(), RingFault> {
+        buf.clear();
+        self.layout.refresh(BURST)?;
+        let mut sources = [Source::default(); BURST];
+        let mut n = 0;
+        while n < BURST {
+            let start = self.layout.mark();
+            let Some(d) = self.layout.pop()? else { break };
+            let mut lent = Lent { id: d.id, count: 1 };
+            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) == 0
+                && let Some(ptr) = self.translate(d.addr, d.len)
+            {
+                prefetch_read(ptr);
+                prefetch_read(ptr.wrapping_add(64));
+                sources[n] = Source { ptr, len: d.len as usize, first: 0, count: 0 };
+            } else {
+                let first = self.pieces.len();
+                let (whole, len) = self.gather(d, false)?;
+                let count = self.pieces.len() - first;
+                if n > 0 && first + count > MAX_PIECES - BURST {
+                    // More than a burst has segments for: the next one begins with it.
+                    self.layout.rewind(start);
+                    break;
+                }
+                lent = whole;
+                sources[n] = Source { ptr: std::ptr::null_mut(), len, first, count };
+            }
+            self.lent.push(lent);
+            n += 1;
+        }
+        let (mut header_bytes, mut payload_bytes) = (0, 0);
+        for s in &sources[..n] {
+            match self.fetch(buf, s) {
+                Ok((head, len)) => {
+                    header_bytes += head as u64;
+                    payload_bytes += (len - head) as u64;
+                }
+                Err(reason) => c.drops.add(reason, 1),
+            }
+        }
+        self.pieces.clear();
+        if n > 0 {
+            c.burst(buf.len() as u64, header_bytes, payload_bytes);
+        }
+        Ok(())
+    }
+
+    /// Makes a packet of one buffer; returns its private and whole length.
+    #[inline(always)]
+    fn fetch(&self, buf: &mut BurstBuf, s: &Source) -> Result<(usize, usize), DropReason> {
+        let Some(frame) = s.len.checked_sub(self.header).filter(|&n| n >= 14) else {
+            return Err(DropReason::RxShortFrame);
+        };
+        if frame > MAX_FRAME {
+            return Err(DropReason::RxOversize);
+        }
+        if s.ptr.is_null() {
+            return self.fetch_pieces(buf, s);
+        }
+        let head = frame.min(HEADER_BYTES);
+        let p = buf.push().ok_or(DropReason::RxTooManySegments)?;
+        // SAFETY: `translate` found all `s.len` bytes in guest memory, which `mem` keeps mapped;
+        // header + head is not more.
+        let asks = offload_asked(unsafe { p.fetch(s.ptr, self.header + head, self.header) });
+        if frame > head {
+            let rest = s.ptr.wrapping_add(self.header + head);
+            // SAFETY: as above; the ring stays claimed, and so mapped, until the burst ends.
+            unsafe { buf.add_segment(rest, frame - head) };
+        }
+        if asks {
+            buf.pop();
+            return Err(DropReason::RxInvalidOffload);
+        }
+        Ok((head, frame))
+    }
+
+    /// As [`Ring::fetch`] for a buffer in several pieces, with the virtio-net header anywhere.
+    #[cold]
+    fn fetch_pieces(&self, buf: &mut BurstBuf, s: &Source) -> Result<(usize, usize), DropReason> {
+        let pieces = &self.pieces[s.first..s.first + s.count];
+        if buf.segments_left() < pieces.len() {
+            return Err(DropReason::RxTooManySegments);
+        }
+        let mut device = [0u8; 12];
+        let mut skip = 0;
+        let p = buf.push().ok_or(DropReason::RxTooManySegments)?;
+        let mut head = 0;
+        let mut split = None;
+        let mut borrowed = pieces.len();
+        for (i, piece) in pieces.iter().enumerate() {
+            let mut at = 0;
+            if skip < self.header {
+                at = piece.len.min(self.header - skip);
+                // SAFETY: `gather` found the piece in guest memory; skip + at <= header <= 12.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(piece.ptr, device.as_mut_ptr().add(skip), at)
+                };
+                skip += at;
+            }
+            let n = (piece.len - at).min(HEADER_BYTES - head);
+            if n > 0 {
+                // SAFETY: at + n is within the piece.
+                unsafe { p.fetch_more(piece.ptr.add(at), n) };
+                head += n;
+            }
+            if piece.len > at + n {
+                split =
+                    Some(Piece { ptr: piece.ptr.wrapping_add(at + n), len: piece.len - at - n });
+                borrowed = i + 1;
+                break;
+            }
+        }
+        if offload_asked(&device) {
+            buf.pop();
+            return Err(DropReason::RxInvalidOffload);
+        }
+        for piece in split.iter().chain(&pieces[borrowed..]) {
+            // SAFETY: pieces are guest memory, mapped until the burst ends, see `fetch`.
+            unsafe { buf.add_segment(piece.ptr, piece.len) };
+        }
+        Ok((head, s.len - self.header))
+    }
+}
+
+/// True if a virtio-net header asks for checksumming or segmentation, which were not offered.
+#[inline(always)]
+fn offload_asked(header: &[u8]) -> bool {
+    header[0] & 1 != 0 || header[1] != 0
+}
