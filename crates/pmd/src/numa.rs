@@ -1,5 +1,6 @@
 //! Which cores there are and which NUMA node each is on, read from sysfs.
 
+use rustix::thread::{CpuSet, sched_getaffinity};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -34,6 +35,24 @@ impl Topology {
             nodes.insert(0, (0..n).collect());
         }
         Topology { nodes }
+    }
+
+    /// Without the cores that `allowed` says no to, as those outside of a container's CPU set.
+    pub fn restricted(mut self, allowed: impl Fn(usize) -> bool) -> Topology {
+        for cores in self.nodes.values_mut() {
+            cores.retain(|&core| allowed(core));
+        }
+        self.nodes.retain(|_, cores| !cores.is_empty());
+        self
+    }
+
+    /// The cores that this process may run on, by NUMA node.
+    pub fn of_this_process() -> Topology {
+        let topology = Topology::read(Path::new("/sys/devices/system/node"));
+        match sched_getaffinity(None) {
+            Ok(set) => topology.restricted(|core| core < CpuSet::MAX_CPU && set.is_set(core)),
+            Err(_) => topology,
+        }
     }
 
     /// The node of a core, if there is such a core.
@@ -99,6 +118,8 @@ mod tests {
         let t = Topology::read(dir.path());
         assert_eq!((t.node_of(8), t.node_of(5), t.node_of(9)), (Some(0), Some(1), None));
         assert_eq!(t.one_core_per_node(), [0, 4]);
+        let t = t.restricted(|core| core == 2 || core == 3);
+        assert_eq!((t.one_core_per_node(), t.node_of(0), t.node_of(3)), (vec![2], None, Some(0)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The poll loop of a PMD thread.
 
+use crate::pool::Clock;
 use arc_swap::{ArcSwap, Cache};
 use datapath::{Context, Datapath, PortMap, Registry, WalkCounters};
 use flow::{DpPort, Translate};
@@ -7,7 +8,6 @@ use packet::arch::cycles;
 use port::Port;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
-use std::time::Instant;
 
 /// Cycles between looks at the clock and other housekeeping: some tens of microseconds.
 const HOUSEKEEPING_CYCLES: u64 = 100_000;
@@ -57,11 +57,11 @@ pub struct Thread {
     pub stop: AtomicBool,
 }
 
-/// Runs until [`Thread::stop`]. `epoch` is when the daemon's clock was 0.
-pub(crate) fn run(thread: &Thread, translate: &dyn Translate, epoch: Instant, seed: u64) {
+/// Runs until [`Thread::stop`].
+pub(crate) fn run(thread: &Thread, translate: &dyn Translate, clock: Clock, seed: u64) {
     let mut datapath = Datapath::new(seed, thread.registry.clone());
     let mut plan = Cache::new(&thread.plan);
-    let mut now_ms = 0;
+    let mut now_ms = clock.now_ms();
     let mut ranked_ms = 0;
     let mut kept_house = 0;
     let mut last = cycles();
@@ -104,7 +104,7 @@ pub(crate) fn run(thread: &Thread, translate: &dyn Translate, epoch: Instant, se
         turns.add(1);
         if last.wrapping_sub(kept_house) > HOUSEKEEPING_CYCLES {
             kept_house = last;
-            now_ms = epoch.elapsed().as_millis() as u64;
+            now_ms = clock.now_ms();
             datapath.clean();
             if now_ms.saturating_sub(ranked_ms) >= RANK_MS {
                 ranked_ms = now_ms;

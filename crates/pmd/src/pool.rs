@@ -7,7 +7,7 @@ use datapath::{PortMap, Registry};
 use flow::{DpPort, Translate};
 use port::Port;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
@@ -85,6 +85,23 @@ struct QueueState {
     usage: Usage,
 }
 
+/// What plans are made from: new ones are published only if any of it changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Inputs {
+    cores: Vec<usize>,
+    ports: Vec<PortInput>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct PortInput {
+    number: DpPort,
+    /// Address of the port: the plan that was made from it keeps it from being given to another.
+    address: usize,
+    node: Option<usize>,
+    /// Queues to poll.
+    queues: usize,
+}
+
 /// One queue, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RxqView {
@@ -120,8 +137,11 @@ pub struct Pool {
     ports: Vec<PortEntry>,
     queues: HashMap<(DpPort, usize), QueueState>,
     generation: u64,
+    published: Inputs,
     flow_limit: Arc<AtomicUsize>,
     sampled: Instant,
+    /// What threads that ended had counted, so that sums never fall.
+    ended: BTreeMap<&'static str, u64>,
 }
 
 impl Pool {
@@ -140,41 +160,68 @@ impl Pool {
             ports: Vec::new(),
             queues: HashMap::new(),
             generation: 0,
+            published: Inputs::default(),
             flow_limit: Arc::new(AtomicUsize::new(flow_limit)),
             sampled: Instant::now(),
+            ended: BTreeMap::new(),
         }
     }
 
-    /// Runs threads on exactly these cores; those that the machine has not are left out. An empty
-    /// list means the first core of each NUMA node.
+    /// Runs threads on exactly these cores; those that the machine has not are left out. If none is
+    /// left, it is the first core of each NUMA node.
     pub fn set_cores(&mut self, cores: &[usize]) {
-        let mut wanted: Vec<usize> = cores.to_vec();
-        wanted.retain(|&core| {
-            let known = self.topology.node_of(core).is_some();
-            if !known {
-                warn!("pmd-cpu-mask: there is no core {core}; ignored");
-            }
-            known
-        });
+        let (mut wanted, unknown): (Vec<usize>, Vec<usize>) =
+            cores.iter().partition(|&&core| self.topology.node_of(core).is_some());
+        if let Some(first) = unknown.first() {
+            let n = unknown.len();
+            warn!("pmd-cpu-mask: {n} of its cores are not to be had here, the first is {first}");
+        }
         if wanted.is_empty() {
             wanted = self.topology.one_core_per_node();
         }
-        if wanted.iter().eq(self.pmds.keys()) {
-            return;
-        }
-        let gone: Vec<usize> = self.pmds.keys().copied().filter(|c| !wanted.contains(c)).collect();
-        // Other threads take the queues over before the old ones end.
+        wanted.sort_unstable();
+        wanted.dedup();
         for &core in &wanted {
             if !self.pmds.contains_key(&core) {
                 self.start(core);
             }
         }
-        for core in gone {
-            if let Some(pmd) = self.pmds.remove(&core) {
-                stop(pmd, core);
+        let gone: Vec<(usize, Pmd)> =
+            self.pmds.extract_if(.., |core, _| !wanted.contains(core)).collect();
+        // Other threads take the queues over before the old ones end. Meanwhile two may poll one
+        // queue, in turn: a port lends a queue to one thread at a time.
+        self.publish();
+        for (core, pmd) in gone {
+            self.end(core, pmd);
+        }
+    }
+
+    /// Ends a thread that has no place in the plan any more.
+    fn end(&mut self, core: usize, mut pmd: Pmd) {
+        pmd.stop(core);
+        for (name, n) in pmd.thread.counters.read() {
+            *self.ended.entry(name).or_default() += n;
+        }
+    }
+
+    /// Ends all threads. What they had counted stays.
+    pub fn stop(&mut self) {
+        for (core, pmd) in std::mem::take(&mut self.pmds) {
+            self.end(core, pmd);
+        }
+        self.ports.clear();
+        self.published = Inputs::default();
+    }
+
+    /// Sums of all threads' counters by name, of those that ended too.
+    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
+        let mut sums = self.ended.clone();
+        for pmd in self.pmds.values() {
+            for (name, n) in pmd.thread.counters.read() {
+                *sums.entry(name).or_default() += n;
             }
         }
-        self.publish();
+        sums
     }
 
     fn start(&mut self, core: usize) {
@@ -190,7 +237,7 @@ impl Pool {
             flow_limit: self.flow_limit.clone(),
             stop: Default::default(),
         });
-        let (shared, translate, epoch) = (thread.clone(), self.translate.clone(), self.clock.0);
+        let (shared, translate, clock) = (thread.clone(), self.translate.clone(), self.clock);
         let seed = RandomState::new().hash_one(core);
         let spawned =
             std::thread::Builder::new().name(format!("pmd-c{core:02}")).spawn(move || {
@@ -199,7 +246,7 @@ impl Pool {
                 if let Err(e) = sched_setaffinity(None, &set) {
                     warn!("PMD thread cannot be pinned to core {core}: {e}");
                 }
-                run(&shared, &*translate, epoch, seed);
+                run(&shared, &*translate, clock, seed);
             });
         match spawned {
             Ok(join) => {
@@ -218,29 +265,60 @@ impl Pool {
         self.publish();
     }
 
-    /// Assigns queues anew, after the number of a port's queues changed.
+    /// Assigns queues anew, if the number of a port's queues changed.
     pub fn replan(&mut self) {
         self.publish();
     }
 
-    /// Gives each thread a new plan and waits until it follows it.
+    fn inputs(&self) -> Inputs {
+        let input = |entry: &PortEntry| PortInput {
+            number: entry.number,
+            address: Arc::as_ptr(&entry.port).addr(),
+            node: entry.node,
+            queues: if entry.polled { entry.port.rx_queues() } else { 0 },
+        };
+        Inputs {
+            cores: self.pmds.keys().copied().collect(),
+            ports: self.ports.iter().map(input).collect(),
+        }
+    }
+
+    /// Gives each thread a new plan, if it differs from the one before, and waits until it follows it.
     fn publish(&mut self) {
+        let inputs = self.inputs();
+        if inputs == self.published {
+            return;
+        }
+        let plans = self.assign(&inputs);
+        self.published = inputs;
         self.generation += 1;
         let mut map = PortMap::default();
-        let mut queues = Vec::new();
         for entry in &self.ports {
             map.set(entry.number, Some(entry.port.clone()));
-            let count = if entry.polled { entry.port.rx_queues() } else { 0 };
-            queues.extend((0..count).map(|queue| (entry, queue)));
         }
         let map = Arc::new(map);
+        // Kept until no thread follows them: a thread never frees a plan, or a port with it.
+        let mut old = Vec::new();
+        for (pmd, rxqs) in self.pmds.values().zip(plans) {
+            let plan = Plan { generation: self.generation, rxqs, ports: map.clone() };
+            old.push(pmd.thread.plan.swap(Arc::new(plan)));
+            pmd.wake();
+        }
+        for pmd in self.pmds.values() {
+            wait(|| pmd.has_ended() || pmd.thread.following.load(Acquire) >= self.generation);
+        }
+    }
+
+    /// The queues of each thread, by core.
+    fn assign(&mut self, inputs: &Inputs) -> Vec<Vec<Rxq>> {
+        let ports = self.ports.iter().zip(&inputs.ports);
+        let queues: Vec<(&PortEntry, usize)> =
+            ports.flat_map(|(entry, i)| (0..i.queues).map(move |queue| (entry, queue))).collect();
         let nodes: Vec<_> = queues.iter().map(|(entry, _)| entry.node).collect();
-        let cores: Vec<usize> = self.pmds.keys().copied().collect();
         let threads: Vec<_> =
-            cores.iter().map(|&c| self.topology.node_of(c).unwrap_or(0)).collect();
-        let placed = round_robin(&nodes, &threads);
-        let mut plans: Vec<Vec<Rxq>> = cores.iter().map(|_| Vec::new()).collect();
-        for ((entry, queue), to) in queues.iter().zip(&placed) {
+            inputs.cores.iter().map(|&c| self.topology.node_of(c).unwrap_or(0)).collect();
+        let mut plans: Vec<Vec<Rxq>> = inputs.cores.iter().map(|_| Vec::new()).collect();
+        for ((entry, queue), to) in queues.iter().zip(round_robin(&nodes, &threads)) {
             if to.cross_node {
                 warn!(
                     "There's no available (non-isolated) pmd thread on numa node {:?}; queue {queue} \
@@ -260,19 +338,9 @@ impl Pool {
                 cycles: state.cycles.clone(),
             });
         }
-        let live: Vec<_> = queues.iter().map(|(entry, queue)| (entry.number, *queue)).collect();
+        let live: HashSet<_> = queues.iter().map(|(entry, queue)| (entry.number, *queue)).collect();
         self.queues.retain(|key, _| live.contains(key));
-        let mut old = Vec::new();
-        for (pmd, rxqs) in self.pmds.values().zip(plans) {
-            let plan = Plan { generation: self.generation, rxqs, ports: map.clone() };
-            old.push(pmd.thread.plan.swap(Arc::new(plan)));
-            if let Some(join) = &pmd.join {
-                join.thread().unpark();
-            }
-        }
-        for pmd in self.pmds.values() {
-            wait(|| pmd.thread.following.load(Acquire) >= self.generation);
-        }
+        plans
     }
 
     /// Changes how many megaflows a thread keeps at most.
@@ -300,6 +368,11 @@ impl Pool {
             pmd.busy.sample(busy);
             pmd.total.sample(busy + c.idle_cycles.get());
         }
+    }
+
+    /// False before the first [`Pool::set_cores`], and if the system gave no thread.
+    pub fn has_threads(&self) -> bool {
+        !self.pmds.is_empty()
     }
 
     /// The threads, by core.
@@ -332,8 +405,31 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for (core, pmd) in std::mem::take(&mut self.pmds) {
-            stop(pmd, core);
+        self.stop();
+    }
+}
+
+impl Pmd {
+    fn wake(&self) {
+        if let Some(join) = &self.join {
+            join.thread().unpark();
+        }
+    }
+
+    /// True if the thread runs no more, as after a panic: nothing is to be waited for then.
+    fn has_ended(&self) -> bool {
+        self.join.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn stop(&mut self, core: usize) {
+        self.thread.stop.store(true, Relaxed);
+        self.wake();
+        match self.join.take().map(JoinHandle::join) {
+            Some(Err(_)) => warn!("PMD thread on core {core} had panicked"),
+            _ => info!("PMD thread on core {core} destroyed"),
+        }
+        for flow in self.thread.registry.flows() {
+            flow.push_effects();
         }
     }
 }
@@ -347,20 +443,6 @@ fn wait(done: impl Fn() -> bool) {
         } else {
             std::thread::sleep(Duration::from_micros(100));
         }
-    }
-}
-
-fn stop(mut pmd: Pmd, core: usize) {
-    pmd.thread.stop.store(true, Relaxed);
-    if let Some(join) = pmd.join.take() {
-        join.thread().unpark();
-        match join.join() {
-            Ok(()) => info!("PMD thread on core {core} destroyed"),
-            Err(_) => warn!("PMD thread on core {core} had panicked"),
-        }
-    }
-    for flow in pmd.thread.registry.flows() {
-        flow.push_effects();
     }
 }
 
@@ -399,11 +481,56 @@ mod tests {
         }
     }
 
-    #[test]
-    fn threads_follow_plans_and_move_packets() {
+    fn pool() -> Pool {
         let topology = Topology::read(std::path::Path::new("/nonexistent"));
         let mut pool = Pool::new(topology, Arc::new(Cross), Clock::default(), 100);
         pool.set_cores(&[]);
+        pool
+    }
+
+    #[test]
+    fn only_changes_are_published() {
+        let mut pool = pool();
+        let (a, b) = (Arc::new(SimPort::new("a")), Arc::new(SimPort::new("b")));
+        pool.set_ports(vec![entry(1, &a), entry(2, &b)]);
+        let generation = pool.generation;
+        pool.replan();
+        pool.set_ports(vec![entry(1, &a), entry(2, &b)]);
+        pool.set_cores(&[]);
+        assert_eq!(pool.generation, generation);
+        pool.set_ports(vec![entry(1, &a), entry(3, &b)]);
+        assert_eq!(pool.generation, generation + 1);
+        pool.set_cores(&[70_000, 80_000]);
+        assert_eq!(pool.generation, generation + 1, "cores that are not there change nothing");
+    }
+
+    #[test]
+    fn a_thread_that_panicked_is_not_waited_for_and_sums_do_not_fall() {
+        struct Broken;
+        impl Translate for Broken {
+            fn translate(&self, _: &FlowKey) -> Translation {
+                panic!("on purpose")
+            }
+            fn generation(&self) -> u64 {
+                0
+            }
+        }
+        let topology = Topology::read(std::path::Path::new("/nonexistent"));
+        let mut pool = Pool::new(topology, Arc::new(Broken), Clock::default(), 100);
+        pool.set_cores(&[]);
+        let a = Arc::new(SimPort::new("a"));
+        pool.set_ports(vec![entry(1, &a)]);
+        a.push(&[1; 60]);
+        until("end of the thread", || pool.pmds.values().all(Pmd::has_ended));
+        pool.set_ports(Vec::new());
+        let received = pool.counters()["received"];
+        pool.stop();
+        assert_eq!(pool.counters()["received"], received);
+    }
+
+    #[test]
+    fn threads_follow_plans_and_move_packets() {
+        let mut pool = pool();
         let (a, b) = (Arc::new(SimPort::new("a")), Arc::new(SimPort::new("b")));
         pool.set_ports(vec![entry(1, &a), entry(2, &b)]);
         a.push(&[1; 60]);

@@ -82,6 +82,12 @@ impl Revalidator {
         &self.shared.limits
     }
 
+    /// Sweeps so far. What was stale when this was N is gone when it is N + 2: one sweep may have been
+    /// half way, the next is a whole one.
+    pub fn sweeps(&self) -> u64 {
+        self.shared.sweeps.load(Acquire)
+    }
+
     /// Waits until a complete sweep has begun and ended after this call (`revalidator/wait`).
     pub fn wait(&self) {
         let goal = self.shared.sweeps.load(Acquire) + 2;

@@ -3,7 +3,7 @@
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
 use pipeline::BridgeConfig;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the daemon follows, and what it writes: it compares before it writes.
 pub(crate) const SELECTION: Selection<'static> = &[
@@ -16,7 +16,6 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "other_config",
             "iface_types",
             "datapath_types",
-            "dpdk_initialized",
             "ovs_version",
         ]),
     ),
@@ -54,7 +53,7 @@ pub(crate) const SELECTION: Selection<'static> = &[
 ];
 
 /// An interface as configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Interface {
     pub(crate) uuid: Uuid,
     pub(crate) name: String,
@@ -85,23 +84,29 @@ pub(crate) struct Desired {
     pub(crate) next_cfg: i64,
     pub(crate) other_config: BTreeMap<String, String>,
     pub(crate) bridges: Vec<Bridge>,
+    /// What is wrong with it and was answered by a default: each to be logged once.
+    pub(crate) complaints: Vec<String>,
 }
 
 impl Desired {
     /// Reads the configuration.
     pub(crate) fn read(db: &Replica) -> Desired {
         let Some((uuid, root)) = db.only_row("Open_vSwitch") else { return Desired::default() };
-        let mut bridges: Vec<Bridge> = root
-            .uuids("bridges")
-            .into_iter()
-            .filter_map(|uuid| Some(bridge(db, uuid, db.row("Bridge", uuid)?)))
-            .collect();
-        bridges.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut reading = Reading { db, seen: BTreeSet::new(), complaints: Vec::new() };
+        let rows =
+            root.uuids("bridges").into_iter().filter_map(|b| Some((b, db.row("Bridge", b)?)));
+        let mut rows: Vec<(Uuid, &Row)> = rows.collect();
+        rows.sort_by_key(|(_, row)| row.string("name"));
+        let bridges = rows.into_iter().map(|(uuid, row)| reading.bridge(uuid, row)).collect();
+        for key in ["flow-limit", "max-idle", "stats-update-interval"] {
+            let _: Option<u64> = reading.number("other_config", root, key);
+        }
         Desired {
             root: Some(uuid),
             next_cfg: root.integer("next_cfg").unwrap_or(0),
             other_config: root.string_map("other_config"),
             bridges,
+            complaints: reading.complaints,
         }
     }
 
@@ -111,27 +116,79 @@ impl Desired {
     }
 }
 
-fn bridge(db: &Replica, uuid: Uuid, row: &Row) -> Bridge {
-    let mut interfaces = Vec::new();
-    for port in row.uuids("ports").into_iter().filter_map(|p| db.row("Port", p)) {
-        let members = port.uuids("interfaces");
-        let bonded = members.len() > 1;
-        for uuid in members {
-            if let Some(row) = db.row("Interface", uuid) {
-                interfaces.push(interface(uuid, row, bonded));
+/// One reading of the rows.
+struct Reading<'a> {
+    db: &'a Replica,
+    /// Interfaces met so far: nothing in the schema keeps two ports from having the same.
+    seen: BTreeSet<Uuid>,
+    complaints: Vec<String>,
+}
+
+impl Reading<'_> {
+    fn bridge(&mut self, uuid: Uuid, row: &Row) -> Bridge {
+        let name = row.string("name").to_owned();
+        let mut interfaces = self.interfaces(&name, row);
+        interfaces.sort_by(|a, b| a.name.cmp(&b.name));
+        self.same_requests(&name, &interfaces);
+        let mut number = |key| {
+            let value: Option<u64> = self.number(&format!("bridge {name}: other_config"), row, key);
+            value.map(|v| u32::try_from(v).unwrap_or(u32::MAX))
+        };
+        let default = BridgeConfig::default();
+        let config = BridgeConfig {
+            mac_aging_s: number("mac-aging-time").unwrap_or(default.mac_aging_s),
+            mac_table_size: number("mac-table-size").unwrap_or(default.mac_table_size),
+            forward_bpdu: row.map_value("other_config", "forward-bpdu") == Some("true"),
+        };
+        let datapath_type = row.string("datapath_type");
+        if !["", "system", "netdev"].contains(&datapath_type) {
+            let text = format!("bridge {name}: unknown datapath_type \"{datapath_type}\"");
+            self.complaints.push(text + "; there is only netdev, which is used");
+        }
+        Bridge { uuid, datapath_id: datapath_id(uuid, row), name, config, interfaces }
+    }
+
+    fn interfaces(&mut self, bridge: &str, row: &Row) -> Vec<Interface> {
+        let mut interfaces = Vec::new();
+        for port in row.uuids("ports").into_iter().filter_map(|p| self.db.row("Port", p)) {
+            let members = port.uuids("interfaces");
+            let bonded = members.len() > 1;
+            for uuid in members {
+                let Some(row) = self.db.row("Interface", uuid) else { continue };
+                if self.seen.insert(uuid) {
+                    interfaces.push(interface(uuid, row, bonded));
+                } else {
+                    let name = row.string("name");
+                    let text = format!("bridge {bridge}: interface {name} is in another port too");
+                    self.complaints.push(text + "; it stays there");
+                }
+            }
+        }
+        interfaces
+    }
+
+    /// Complains of interfaces of one bridge that ask for the same number.
+    fn same_requests(&mut self, bridge: &str, interfaces: &[Interface]) {
+        let mut by_number = BTreeMap::new();
+        for i in interfaces {
+            let Some(n) = i.ofport_request else { continue };
+            if let Some(first) = by_number.insert(n, &i.name) {
+                let who = format!("bridge {bridge}: {first} and {} both have", i.name);
+                self.complaints.push(format!("{who} ofport_request={n}; one gets another number"));
             }
         }
     }
-    interfaces.sort_by(|a, b| a.name.cmp(&b.name));
-    let number = |key| row.map_value("other_config", key).and_then(|v| v.parse().ok());
-    let default = BridgeConfig::default();
-    let config = BridgeConfig {
-        mac_aging_s: number("mac-aging-time").unwrap_or(default.mac_aging_s),
-        mac_table_size: number("mac-table-size").unwrap_or(default.mac_table_size),
-        forward_bpdu: row.map_value("other_config", "forward-bpdu") == Some("true"),
-    };
-    let name = row.string("name").to_owned();
-    Bridge { uuid, name, datapath_id: datapath_id(uuid, row), config, interfaces }
+
+    /// A number in `other_config`; complains if it is none.
+    fn number(&mut self, what: &str, row: &Row, key: &str) -> Option<u64> {
+        let text = row.map_value("other_config", key)?;
+        let number = text.parse().ok();
+        if number.is_none() {
+            let text = format!("{what}:{key}=\"{text}\" is not a number from 0 on");
+            self.complaints.push(text + "; the default is used");
+        }
+        number
+    }
 }
 
 /// `other_config:datapath-id`, or one made from `other_config:hwaddr`, or from the row's own ID, so

@@ -5,7 +5,8 @@ use crate::desired::Interface;
 use port::Port;
 use port_vhost::{Config, Mode, VhostPort};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Types that work, for `Open_vSwitch.iface_types`.
@@ -13,6 +14,8 @@ pub(crate) const TYPES: &[&str] =
     &["dpdkvhostuser", "dpdkvhostuserclient", "vhost-user", "vhost-user-client"];
 /// MTU of an interface that asks for none.
 const MTU_DEFAULT: u32 = 1500;
+/// Bytes of a Unix socket's path, without the zero byte at its end (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
 /// The range that `mtu_request` may have (as OVS's DPDK ports).
 const MTU_RANGE: std::ops::RangeInclusive<i64> = 68..=9702;
 
@@ -22,6 +25,27 @@ pub(crate) struct Spec {
     kind: &'static str,
     mode: Mode,
     path: PathBuf,
+}
+
+impl Spec {
+    /// Refuses a path that can never be a socket's.
+    fn checked(self, what: &str) -> Result<Spec, String> {
+        let (path, bytes) = (self.path.display(), self.path.as_os_str().as_bytes());
+        match bytes.len() {
+            0 => Err(format!("{what} is empty")),
+            n if n > SOCKET_PATH_MAX => Err(format!(
+                "{what} is {n} bytes long, and a socket's path has at most {SOCKET_PATH_MAX}"
+            )),
+            _ if bytes.contains(&0) => Err(format!("{what} contains a zero byte")),
+            _ if self.path.is_dir() => Err(format!("{what}: {path} is a directory")),
+            _ => Ok(self),
+        }
+    }
+
+    /// The socket.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// Where the daemon's own sockets are.
@@ -47,33 +71,38 @@ pub(crate) fn spec(i: &Interface, dirs: Dirs<'_>) -> Result<Spec, String> {
                             front end listens on"
                     .into());
             };
-            Ok(Spec { kind: "dpdkvhostuserclient", mode: Mode::Client, path: path.into() })
+            let spec = Spec { kind: "dpdkvhostuserclient", mode: Mode::Client, path: path.into() };
+            spec.checked("options:vhost-server-path")
         }
         "dpdkvhostuser" | "vhost-user" => {
             if i.name.contains(['/', '\\']) {
                 return Err("the name becomes a socket's and may not contain / or \\".into());
             }
-            let dir = dirs.vhost_sock_dir.map_or(dirs.rundir.into(), |d| dirs.rundir.join(d));
-            if dirs.vhost_sock_dir.is_some_and(|d| d.contains("..")) {
-                return Err("other_config:vhost-sock-dir may not contain ..".into());
+            let dir = Path::new(dirs.vhost_sock_dir.unwrap_or_default());
+            if dir.components().any(|c| !matches!(c, Component::Normal(_))) {
+                return Err("other_config:vhost-sock-dir must be a directory below the run \
+                            directory, without .. and without a / in front"
+                    .into());
             }
-            Ok(Spec { kind: "dpdkvhostuser", mode: Mode::Server, path: dir.join(&i.name) })
+            let path = dirs.rundir.join(dir).join(&i.name);
+            Spec { kind: "dpdkvhostuser", mode: Mode::Server, path }.checked("the socket")
         }
         "" | "system" => Err("netdevs of the kernel (type system) are not supported yet".into()),
         other => Err(format!("type \"{other}\" is not supported; there are {}", TYPES.join(", "))),
     }
 }
 
-/// The MTU that an interface's row asks for.
-///
-/// # Errors
-/// A line for the row's `error` column.
-pub(crate) fn mtu(i: &Interface) -> Result<u32, String> {
+/// The MTU that an interface's row asks for. One that cannot be is answered by the default, so that
+/// the interface works all the same, and by a line for the row's `error` column.
+pub(crate) fn mtu(i: &Interface) -> (u32, Option<String>) {
     match i.mtu_request {
-        None => Ok(MTU_DEFAULT),
-        Some(m) if MTU_RANGE.contains(&m) => Ok(m as u32),
+        None => (MTU_DEFAULT, None),
+        Some(m) if MTU_RANGE.contains(&m) => (m as u32, None),
         Some(m) => {
-            Err(format!("mtu_request {m} is not in {} to {}", MTU_RANGE.start(), MTU_RANGE.end()))
+            let (least, most) = (MTU_RANGE.start(), MTU_RANGE.end());
+            let text =
+                format!("mtu_request {m} is not in {least} to {most}; {MTU_DEFAULT} is used");
+            (MTU_DEFAULT, Some(text))
         }
     }
 }
@@ -179,18 +208,13 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ovsdb::Uuid;
 
     fn row(kind: &str, options: &[(&str, &str)]) -> Interface {
         Interface {
-            uuid: Uuid::ZERO,
             name: "p1".into(),
             kind: kind.into(),
             options: options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-            mtu_request: None,
-            ofport_request: None,
-            ofport: None,
-            bonded: false,
+            ..Interface::default()
         }
     }
 
@@ -209,9 +233,30 @@ mod tests {
     }
 
     #[test]
+    fn paths_that_can_never_work() {
+        let dirs = Dirs { rundir: Path::new("/run/x"), vhost_sock_dir: None };
+        let client =
+            |path: &str| spec(&row("dpdkvhostuserclient", &[("vhost-server-path", path)]), dirs);
+        assert!(client(&"x".repeat(107)).is_ok());
+        for (path, why) in [("", "empty"), (&*"x".repeat(108), "108"), ("/tmp", "directory")] {
+            assert!(client(path).is_err_and(|e| e.contains(why)), "{path:?}");
+        }
+        assert!(client("a\0b").is_err());
+        let below = |dir| {
+            let dirs = Dirs { rundir: Path::new("/run/x"), vhost_sock_dir: Some(dir) };
+            spec(&row("dpdkvhostuser", &[]), dirs).map(|s| s.path)
+        };
+        assert_eq!(below("vms"), Ok("/run/x/vms/p1".into()));
+        assert!(below("/etc").is_err() && below("a/../../etc").is_err() && below("..").is_err());
+    }
+
+    #[test]
     fn mtus() {
         let mtu = |m| mtu(&Interface { mtu_request: m, ..row("dpdkvhostuser", &[]) });
-        assert_eq!((mtu(None), mtu(Some(68)), mtu(Some(9702))), (Ok(1500), Ok(68), Ok(9702)));
-        assert!(mtu(Some(67)).is_err() && mtu(Some(9703)).is_err() && mtu(Some(-1)).is_err());
+        assert_eq!((mtu(None), mtu(Some(68))), ((1500, None), (68, None)));
+        assert_eq!(mtu(Some(9702)), (9702, None));
+        for bad in [67, 9703, -1] {
+            assert!(matches!(mtu(Some(bad)), (1500, Some(_))));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Logging: to standard error and, if asked, to a file; levels can be changed while it runs.
 
 use anyhow::{Context, Result};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use tracing_subscriber::filter::LevelFilter;
@@ -24,21 +25,27 @@ static HANDLE: OnceLock<Handle> = OnceLock::new();
 const MODULES: &[&str] =
     &["datapath", "ovsdb", "pipeline", "pmd", "port_vhost", "unixctl", "vswitchd"];
 
-/// Starts logging.
+/// Who may read the log file: as OVS's.
+const FILE_MODE: u32 = 0o640;
+
+/// Starts logging. With `quiet` standard error gets only what went wrong, as befits a process on its
+/// way to the background.
 ///
 /// # Errors
 /// If the file cannot be opened for appending.
-pub(crate) fn start(file: Option<&Path>) -> Result<()> {
+pub(crate) fn start(file: Option<&Path>, quiet: bool) -> Result<()> {
     let (filter, handle) = reload::Layer::new(EnvFilter::new("info"));
     let to_file = match file {
         Some(path) => {
-            let open = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            let open =
+                std::fs::OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path);
             let file = open.with_context(|| format!("log file {}", path.display()))?;
             Some(fmt::layer().with_ansi(false).with_writer(Mutex::new(file)).boxed())
         }
         None => None,
     };
-    let to_stderr = fmt::layer().with_ansi(false).with_writer(std::io::stderr);
+    let console = if quiet { LevelFilter::WARN } else { LevelFilter::TRACE };
+    let to_stderr = fmt::layer().with_ansi(false).with_writer(std::io::stderr).with_filter(console);
     tracing_subscriber::registry()
         .with(filter)
         .with(to_stderr)

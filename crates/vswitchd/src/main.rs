@@ -4,9 +4,12 @@
 mod commands;
 mod coverage;
 mod daemon;
+mod database;
 mod desired;
+mod follow;
 mod interface;
 mod log;
+mod numbers;
 mod options;
 mod process;
 mod report;
@@ -21,10 +24,10 @@ fn main() -> ExitCode {
     let result = if options.detach && !process::is_detached() {
         process::detach()
     } else {
-        daemon::run(&options)
+        daemon::run(&options).map(|()| ExitCode::SUCCESS)
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             eprintln!("vswitchd: {e:#}");
             ExitCode::FAILURE

@@ -4,8 +4,10 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::FlockOperation;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 /// Set for the process in the background.
 const DETACHED: &str = "VSWITCHD_DETACHED";
@@ -17,8 +19,9 @@ pub(crate) fn is_detached() -> bool {
     std::env::var_os(DETACHED).is_some()
 }
 
-/// Starts this program again in the background and waits until it says that it is ready.
-pub(crate) fn detach() -> Result<()> {
+/// Starts this program again in the background and waits until it says that it is ready. If it ends
+/// before, it has said why, and its exit status is ours.
+pub(crate) fn detach() -> Result<ExitCode> {
     let program = std::env::current_exe().context("finding this program to start it again")?;
     let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))
@@ -28,20 +31,17 @@ pub(crate) fn detach() -> Result<()> {
         .spawn()
         .context("starting the background process")?;
     let mut said: Vec<u8> = Vec::new();
-    if let Some(mut out) = child.stdout.take() {
-        let mut buf = [0; 16];
-        while said != READY {
-            match out.read(&mut buf) {
-                Ok(n) if n > 0 => said.extend(&buf[..n]),
-                _ => break,
-            }
-        }
+    if let Some(out) = child.stdout.take() {
+        out.take(READY.len() as u64).read_to_end(&mut said).context("the background process")?;
     }
     if said == READY {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let status = child.wait().context("waiting for the background process")?;
-    bail!("the background process ended before it was ready ({status})")
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(code) if code != 0 => Ok(ExitCode::from(code)),
+        _ => bail!("the background process ended before it was ready ({status})"),
+    }
 }
 
 /// In the background: leaves the terminal's session.
@@ -76,21 +76,45 @@ impl PidFile {
     /// # Errors
     /// If another daemon holds the file.
     pub(crate) fn create(path: &Path) -> Result<PidFile> {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .with_context(|| format!("{}", path.display()))?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
-            bail!("{}: already running as pid {}", path.display(), pid.trim());
+        let context = || format!("pid file {}", path.display());
+        loop {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(path)
+                .with_context(context)?;
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+                let mut pid = String::new();
+                let _ = file.read_to_string(&mut pid);
+                bail!("{}: already running as pid {}", path.display(), pid.trim());
+            }
+            // A daemon that ended just now may have removed the file that we opened.
+            let ours = file.metadata().with_context(context)?;
+            if std::fs::metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == (ours.dev(), ours.ino()))
+            {
+                file.set_len(0).with_context(context)?;
+                writeln!(file, "{}", std::process::id()).with_context(context)?;
+                return Ok(PidFile { path: path.to_owned(), _locked: file });
+            }
         }
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())?;
-        Ok(PidFile { path: path.to_owned(), _locked: file })
+    }
+}
+
+/// Removes control sockets that daemons in this run directory left when they were killed. To be
+/// called with the pid file locked.
+pub(crate) fn remove_stale_controls(rundir: &Path) {
+    for entry in std::fs::read_dir(rundir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|n| n.strip_prefix("vswitchd.")?.strip_suffix(".ctl"));
+        if pid.is_none_or(|p| p.parse::<u32>().is_err()) {
+            continue;
+        }
+        let refused = |e: std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
+        if UnixStream::connect(entry.path()).is_err_and(refused) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the daemon writes to the database: results, status and statistics, where they changed.
 
-use crate::switch::Switch;
+use crate::database::LOCK;
+use crate::switch::{OFPORT_NONE, Running, Switch};
 use ovsdb::replica::{Replica, Row};
 use ovsdb::{Atom, Datum, Uuid};
 use packet::DropReason;
@@ -76,7 +77,7 @@ pub(crate) fn operations(switch: &Switch, db: &Replica, statistics: bool) -> Vec
                 ("error", optional(outcome.error.as_deref().map(string))),
             ],
         );
-        if outcome.error.is_some() {
+        if outcome.ofport == OFPORT_NONE {
             changes.set(
                 "Interface",
                 *uuid,
@@ -90,23 +91,7 @@ pub(crate) fn operations(switch: &Switch, db: &Replica, statistics: bool) -> Vec
         }
     }
     for r in switch.running.values() {
-        let up = |on: bool| optional(Some(string(if on { "up" } else { "down" })));
-        changes.set(
-            "Interface",
-            r.uuid,
-            &[
-                ("mac_in_use", optional(Some(string("00:00:00:00:00:00")))),
-                ("mtu", optional(Some(Atom::Integer(r.opened.mtu().into())))),
-                ("admin_state", up(true)),
-                ("link_state", up(r.opened.link_is_up())),
-                ("status", Datum::string_map(r.opened.status())),
-            ],
-        );
-        if statistics {
-            let counters = statistics_of(&r.opened.port().counters());
-            let map = counters.into_iter().map(|(k, v)| (Atom::String(k), Atom::Integer(v)));
-            changes.set("Interface", r.uuid, &[("statistics", Datum::map(map))]);
-        }
+        running(&mut changes, r, statistics);
     }
     if let Some(root) = switch.desired.root {
         changes.set(
@@ -119,7 +104,31 @@ pub(crate) fn operations(switch: &Switch, db: &Replica, statistics: bool) -> Vec
             ],
         );
     }
+    if !changes.operations.is_empty() {
+        // Should another daemon have taken over meanwhile, nothing of this is written.
+        changes.operations.insert(0, json!({"op": "assert", "lock": LOCK}));
+    }
     changes.operations
+}
+
+/// State and statistics of an interface that runs.
+fn running(changes: &mut Changes<'_>, r: &Running, statistics: bool) {
+    let up = |on: bool| optional(Some(string(if on { "up" } else { "down" })));
+    let columns = [
+        ("mac_in_use", optional(Some(string("00:00:00:00:00:00")))),
+        ("mtu", optional(Some(Atom::Integer(r.opened.mtu().into())))),
+        ("admin_state", up(true)),
+        ("link_state", up(r.opened.link_is_up())),
+        ("status", Datum::string_map(r.opened.status())),
+    ];
+    changes.set("Interface", r.uuid, &columns);
+    let row = changes.db.row("Interface", r.uuid);
+    let none_yet = row.is_some_and(|row| row.get("statistics") == Some(&Datum::empty_map()));
+    if statistics || none_yet {
+        let counters = statistics_of(&r.opened.port().counters());
+        let map = counters.into_iter().map(|(k, v)| (Atom::String(k), Atom::Integer(v)));
+        changes.set("Interface", r.uuid, &[("statistics", Datum::map(map))]);
+    }
 }
 
 /// Names and values for `Interface.statistics`.

@@ -3,11 +3,11 @@
 //! It adds and changes what it names and removes nothing, so it can be applied again and again, and
 //! what was configured by command stays.
 
-use anyhow::{Context, Result};
-use ovsdb::replica::Replica;
+use anyhow::{Context, Result, anyhow, bail};
+use ovsdb::replica::{Replica, Row};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 type Map = BTreeMap<String, String>;
@@ -51,8 +51,45 @@ struct Port {
 /// # Errors
 /// Naming the file, line and column that are wrong.
 pub(crate) fn read(path: &Path) -> Result<StartFile> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{}", path.display()))
+    let file = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("start file {file}"))?;
+    let start = parse(&text).map_err(|e| anyhow!("start file {file}: {e}"))?;
+    start.once().map_err(|what| anyhow!("start file {file}: {what} is there twice"))?;
+    Ok(start)
+}
+
+/// Reads a start file's text. The error is one line: where, what, and perhaps what was meant.
+fn parse(text: &str) -> Result<StartFile, String> {
+    toml::from_str(text).map_err(|e| {
+        let before = text.get(..e.span().map_or(0, |s| s.start)).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+        let what = e.message().replace('\n', ", ");
+        let meant = meant(&what).map_or(String::new(), |m| format!("; did you mean `{m}`?"));
+        format!("line {line}, column {column}: {what}{meant}")
+    })
+}
+
+/// Of the keys that a complaint about an unknown one names as possible, the one most like it.
+fn meant(complaint: &str) -> Option<&str> {
+    let rest = complaint.strip_prefix("unknown field `")?;
+    let mut names = rest.split('`').step_by(2);
+    let unknown = names.next()?;
+    let near = |name: &&str| distance(unknown, name) <= 2;
+    names.filter(|n| !n.is_empty()).filter(near).min_by_key(|name| distance(unknown, name))
+}
+
+/// Letters to insert, delete or replace to make one word of the other, after Levenshtein.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.chars().enumerate() {
+            let cost = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], cost);
+        }
+    }
+    row.last().copied().unwrap_or(0)
 }
 
 fn map(m: &Map) -> Value {
@@ -77,6 +114,20 @@ fn named(name: &str) -> Value {
 }
 
 impl StartFile {
+    /// Names are unique in the database: the error is what has one that is there before.
+    fn once(&self) -> Result<(), String> {
+        let (mut bridges, mut ports) = (BTreeSet::new(), BTreeSet::new());
+        for bridge in &self.bridges {
+            if !bridges.insert(&bridge.name) {
+                return Err(format!("bridge {}", bridge.name));
+            }
+            if let Some(port) = bridge.ports.iter().find(|p| !ports.insert(&p.name)) {
+                return Err(format!("port {} (bridge {})", port.name, bridge.name));
+            }
+        }
+        Ok(())
+    }
+
     /// The operations of one transaction that make the database have all of this.
     ///
     /// # Errors
@@ -131,9 +182,12 @@ fn port_operations(db: &Replica, bridge: &Bridge, port: &Port, n: &str) -> Resul
                    "mutations": [["ports", "insert", ["set", [["named-uuid", p]]]]]}),
         ]);
     };
-    let here = db.find("Bridge", "name", &bridge.name);
-    if !here.is_some_and(|(_, b)| b.uuids("ports").contains(&uuid)) {
-        anyhow::bail!("port {} of bridge {} is in another bridge already", port.name, bridge.name);
+    let has = |row: &Row| row.uuids("ports").contains(&uuid);
+    let owner =
+        db.rows("Bridge").values().find(|row| has(row)).map_or("", |row| row.string("name"));
+    if owner != bridge.name {
+        let (port, bridge) = (&port.name, &bridge.name);
+        bail!("port {port} is to be in bridge {bridge}, but is in bridge {owner} already");
     }
     Ok(vec![json!({"op": "update", "table": "Interface", "where": named(&port.name), "row": row})])
 }
@@ -160,10 +214,13 @@ mod tests {
         .expect("valid");
         assert_eq!(file.other_config["pmd-cpu-mask"], "0x1");
         assert_eq!(file.bridges[0].ports[0].ofport_request, Some(3));
-        let error = toml::from_str::<StartFile>("[[bridge]]\nname = \"b\"\nprot = 1\n")
-            .expect_err("unknown key")
-            .to_string();
-        assert!(error.contains("line 3") && error.contains("prot"), "{error}");
+        let error = parse("[[bridge]]\nname = \"b\"\n[[bridge.prot]]\n").expect_err("unknown key");
+        let shown = error.contains("line 3, column 10") && error.contains("did you mean `port`?");
+        assert!(shown && !error.contains('\n'), "{error}");
+        let error = parse("[[bridge]]\nname = 3\n").expect_err("wrong type");
+        assert!(error.contains("line 2, column 8"), "{error}");
+        let error = parse("x = \u{e9}\n\"").expect_err("no TOML");
+        assert!(error.starts_with("line ") && !error.contains('\n'), "{error}");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use crate::coverage::Coverage;
 use crate::desired::{Bridge, Desired, Interface};
-use crate::interface::{Dirs, Opened, mtu, spec};
+use crate::interface::{Dirs, Opened, Spec, mtu, spec};
+use crate::numbers::{claims, lowest, ordinary};
 use flow::DpPort;
 use ovsdb::Uuid;
 use pipeline::{OfPort, Pipeline};
 use pmd::{Clock, Pool, PortEntry, Revalidator, Topology, parse_cpu_mask};
 use port::Counters;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,6 +19,11 @@ use tracing::{info, warn};
 /// after which one goes unless `other_config:max-idle` does, as in OVS.
 const FLOW_LIMIT: u64 = 200_000;
 const MAX_IDLE_MS: u64 = 10_000;
+/// The highest `flow-limit`: a megaflow takes about 1 KB with its place in the tables, and there is
+/// a table for each thread.
+const FLOW_LIMIT_MAX: u64 = 1_000_000;
+/// The highest datapath port number: each PMD thread has room for a burst to each, 33 bytes.
+const DP_MAX: u32 = 65_535;
 /// `Interface.ofport` of an interface that could not be opened.
 pub(crate) const OFPORT_NONE: i64 = -1;
 
@@ -37,13 +43,29 @@ pub(crate) struct Outcome {
     pub(crate) error: Option<String>,
 }
 
+/// What an interface is to be.
+struct Wanted<'d> {
+    bridge: &'d Bridge,
+    interface: &'d Interface,
+    spec: Result<Spec, String>,
+    /// The OpenFlow number that it has a right to.
+    number: Option<OfPort>,
+}
+
+impl Wanted<'_> {
+    /// True if `opened` is what this asks for.
+    fn opens(&self, opened: &Opened) -> bool {
+        self.spec.as_ref().is_ok_and(|s| *s == opened.spec)
+    }
+}
+
 /// Everything that runs.
 pub(crate) struct Switch {
     pub(crate) rundir: PathBuf,
     pub(crate) clock: Clock,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) pool: Pool,
-    pub(crate) revalidator: Revalidator,
+    pub(crate) revalidator: Arc<Revalidator>,
     pub(crate) coverage: Coverage,
     /// By name, which is unique in the daemon.
     pub(crate) running: BTreeMap<String, Running>,
@@ -53,6 +75,9 @@ pub(crate) struct Switch {
     pub(crate) departed: Counters,
     pub(crate) desired: Desired,
     wanted_mask: Option<String>,
+    /// Datapath numbers that were given up, and the count of the revalidator's sweeps from which on
+    /// they may be given out again.
+    resting: Vec<(DpPort, u64)>,
     notify: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -67,8 +92,8 @@ impl Switch {
     ) -> std::io::Result<Switch> {
         let clock = Clock::default();
         let pipeline = Arc::new(Pipeline::new());
-        let topology = Topology::read("/sys/devices/system/node".as_ref());
-        let revalidator = Revalidator::start(pipeline.clone(), clock)?;
+        let topology = Topology::of_this_process();
+        let revalidator = Arc::new(Revalidator::start(pipeline.clone(), clock)?);
         let pool = Pool::new(topology, pipeline.clone(), clock, FLOW_LIMIT as usize);
         Ok(Switch {
             rundir,
@@ -82,6 +107,7 @@ impl Switch {
             departed: Counters::default(),
             desired: Desired::default(),
             wanted_mask: None,
+            resting: Vec::new(),
             notify,
         })
     }
@@ -89,32 +115,40 @@ impl Switch {
     /// Makes everything as `desired` says. What cannot be is in [`Switch::outcomes`]; it disturbs
     /// nothing else.
     pub(crate) fn follow(&mut self, desired: Desired) {
+        for complaint in &desired.complaints {
+            if !self.desired.complaints.contains(complaint) {
+                warn!("{complaint}");
+            }
+        }
         self.follow_settings(&desired);
-        self.remove_stale(&desired);
+        let wanted = self.wanted(&desired);
+        let mut moving = self.take_away(&desired, &wanted);
         for bridge in &desired.bridges {
             self.follow_bridge(bridge);
         }
-        let rows: Vec<Uuid> =
-            desired.bridges.iter().flat_map(|b| &b.interfaces).map(|i| i.uuid).collect();
-        self.outcomes.retain(|uuid, _| rows.contains(uuid));
-        for bridge in &desired.bridges {
-            for i in &bridge.interfaces {
-                let outcome = self.follow_interface(bridge, i, &desired);
-                if let Some(error) = &outcome.error
-                    && self.outcomes.get(&i.uuid) != Some(&outcome)
-                {
-                    warn!("{}: {error}", i.name);
-                }
-                self.outcomes.insert(i.uuid, outcome);
+        let mut outcomes = BTreeMap::new();
+        // What is there already comes first, so that nothing new takes its place.
+        let there = |name: &str| self.running.contains_key(name) || moving.contains_key(name);
+        let (mut order, new): (Vec<&str>, Vec<&str>) = wanted.keys().partition(|n| there(n));
+        order.extend(new);
+        for name in order {
+            let w = &wanted[name];
+            let outcome = self.follow_interface(w, &wanted, moving.remove(name));
+            if let Some(error) = &outcome.error
+                && self.outcomes.get(&w.interface.uuid).map(|o| &o.error) != Some(&outcome.error)
+            {
+                warn!("{name}: {error}");
             }
+            outcomes.insert(w.interface.uuid, outcome);
         }
+        self.outcomes = outcomes;
         self.desired = desired;
         self.publish_ports();
     }
 
     fn follow_settings(&mut self, desired: &Desired) {
         let mask = desired.other_config.get("pmd-cpu-mask").cloned();
-        if self.wanted_mask != mask || self.pool.threads().is_empty() {
+        if self.wanted_mask != mask || !self.pool.has_threads() {
             let cores = match mask.as_deref().map(parse_cpu_mask) {
                 None => Vec::new(),
                 Some(Ok(cores)) => cores,
@@ -130,56 +164,82 @@ impl Switch {
             self.revalidator.set_registries(registries);
         }
         let limit = desired.number("flow-limit").unwrap_or(FLOW_LIMIT);
-        self.pool.set_flow_limit(limit as usize);
+        self.pool.set_flow_limit(limit.min(FLOW_LIMIT_MAX) as usize);
         let idle = desired.number("max-idle").unwrap_or(MAX_IDLE_MS);
         self.revalidator.limits().max_idle_ms.store(idle.max(500), Relaxed);
     }
 
-    /// Removes what is not wanted any more, or must be opened anew.
-    fn remove_stale(&mut self, desired: &Desired) {
-        let dirs = |d: &'static str| desired.other_config.get(d).cloned();
-        let sock_dir = dirs("vhost-sock-dir");
-        let rundir = self.rundir.clone();
-        let keep = |name: &str, r: &Running| {
-            let wanted = desired.bridges.iter().find_map(|b| {
-                let i = b.interfaces.iter().find(|i| i.name == name)?;
-                Some((b, i))
-            });
-            let dirs = Dirs { rundir: &rundir, vhost_sock_dir: sock_dir.as_deref() };
-            wanted.is_some_and(|(b, i)| {
-                b.name == r.bridge
-                    && spec(i, dirs).is_ok_and(|s| s == r.opened.spec)
-                    && wanted_number(i).is_none_or(|n| n == r.number || self.is_taken(&b.name, n))
+    /// What each interface is to be, by name, which is unique in the database.
+    fn wanted<'d>(&self, desired: &'d Desired) -> BTreeMap<&'d str, Wanted<'d>> {
+        let vhost_sock_dir = desired.other_config.get("vhost-sock-dir").map(String::as_str);
+        let dirs = Dirs { rundir: &self.rundir, vhost_sock_dir };
+        let mut wanted = BTreeMap::new();
+        for bridge in &desired.bridges {
+            let has = |i: &Interface| match self.running.get(&i.name) {
+                Some(r) if r.bridge == bridge.name => Some(r.number),
+                _ => i.ofport.and_then(ordinary),
+            };
+            let others: Vec<&Interface> =
+                bridge.interfaces.iter().filter(|i| !is_local(bridge, i)).collect();
+            let claims = claims(&others, has);
+            for interface in &bridge.interfaces {
+                let spec = spec(interface, dirs);
+                let number = claims.get(&interface.uuid).copied();
+                wanted.insert(&*interface.name, Wanted { bridge, interface, spec, number });
+            }
+        }
+        wanted
+    }
+
+    /// Closes what is not wanted any more, or must be opened anew, and removes bridges that are gone.
+    /// What only moves to another bridge or number is taken from its bridge, but stays open: its guest
+    /// notices nothing.
+    fn take_away(
+        &mut self,
+        desired: &Desired,
+        wanted: &BTreeMap<&str, Wanted<'_>>,
+    ) -> BTreeMap<String, Running> {
+        let in_place = |name: &String, r: &mut Running| {
+            wanted.get(&**name).is_some_and(|w| {
+                w.opens(&r.opened) && w.bridge.name == r.bridge && w.number == Some(r.number)
             })
         };
-        let stale: Vec<String> = self
-            .running
-            .iter()
-            .filter(|(name, r)| !keep(name, r))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let mut closing = Vec::new();
-        for name in stale {
-            let Some(r) = self.running.remove(&name) else { continue };
+        let taken: BTreeMap<String, Running> =
+            self.running.extract_if(.., |name, r| !in_place(name, r)).collect();
+        let (mut moving, mut closing) = (BTreeMap::new(), Vec::new());
+        for (name, r) in taken {
             if let Err(e) = self.pipeline.remove_port(&r.bridge, r.number) {
                 warn!("{name}: {e}");
             }
             info!("bridge {}: deleted interface {name} on port {}", r.bridge, r.number.0);
-            closing.push(r);
+            // At once, so that nothing else that moves or is new gets it meanwhile.
+            self.rest(r.dp);
+            if wanted.get(&*name).is_some_and(|w| w.opens(&r.opened)) {
+                moving.insert(name, r);
+            } else {
+                closing.push(r);
+            }
         }
-        if !closing.is_empty() {
-            // No thread uses the ports after this.
-            self.publish_ports();
-        }
-        for r in closing {
-            r.opened.close();
-            add(&mut self.departed, &r.opened.port().counters());
-        }
+        self.close(closing);
         for name in self.pipeline.bridges() {
             if !desired.bridges.iter().any(|b| b.name == name) {
                 let _ = self.pipeline.remove_bridge(&name);
                 info!("bridge {name}: deleted");
             }
+        }
+        moving
+    }
+
+    /// Ends interfaces that are not among those that run any more.
+    fn close(&mut self, closing: Vec<Running>) {
+        if closing.is_empty() {
+            return;
+        }
+        // No thread uses the ports after this.
+        self.publish_ports();
+        for r in closing {
+            r.opened.close();
+            add(&mut self.departed, &r.opened.port().counters());
         }
     }
 
@@ -193,71 +253,104 @@ impl Switch {
         }
     }
 
-    fn follow_interface(&mut self, bridge: &Bridge, i: &Interface, desired: &Desired) -> Outcome {
-        if is_local(bridge, i) {
+    fn follow_interface(
+        &mut self,
+        w: &Wanted<'_>,
+        all: &BTreeMap<&str, Wanted<'_>>,
+        moving: Option<Running>,
+    ) -> Outcome {
+        if is_local(w.bridge, w.interface) {
             return Outcome { ofport: OfPort::LOCAL.0.into(), error: None };
         }
-        match self.open(bridge, i, desired) {
-            Ok(number) => Outcome { ofport: number.0.into(), error: None },
+        let (mtu, mtu_error) = mtu(w.interface);
+        if let Some(r) = self.running.get_mut(&w.interface.name) {
+            r.opened.set_mtu(mtu);
+            r.uuid = w.interface.uuid;
+            return Outcome { ofport: r.number.0.into(), error: mtu_error };
+        }
+        match self.add(w, all, moving, mtu) {
+            Ok(number) => Outcome { ofport: number.0.into(), error: mtu_error },
             Err(e) => Outcome { ofport: OFPORT_NONE, error: Some(e) },
         }
     }
 
-    /// Opens an interface unless it is open, and returns its number.
-    fn open(
+    /// Adds an interface to its bridge, opening it unless it is one that moves.
+    fn add(
         &mut self,
-        bridge: &Bridge,
-        i: &Interface,
-        desired: &Desired,
+        w: &Wanted<'_>,
+        all: &BTreeMap<&str, Wanted<'_>>,
+        moving: Option<Running>,
+        mtu: u32,
     ) -> Result<OfPort, String> {
-        let mtu = mtu(i)?;
-        if let Some(r) = self.running.get_mut(&i.name) {
-            r.opened.set_mtu(mtu);
-            r.uuid = i.uuid;
-            return Ok(r.number);
-        }
-        let sock_dir = desired.other_config.get("vhost-sock-dir").map(String::as_str);
-        let spec = spec(i, Dirs { rundir: &self.rundir, vhost_sock_dir: sock_dir })?;
-        let number = self.choose_number(bridge, i)?;
-        let used: Vec<u32> = self.running.values().map(|r| r.dp.0).collect();
-        let dp =
-            (1..).map(DpPort).find(|d| !used.contains(&d.0)).ok_or("no port number is free")?;
-        let notify = self.notify.clone();
-        let opened = Opened::open(&i.name, spec, mtu, Box::new(move || notify()))?;
-        if let Err(e) = self.pipeline.add_port(&bridge.name, &i.name, number, dp) {
+        let (bridge, name) = (&w.bridge.name, &w.interface.name);
+        let number = self.choose_number(w, all)?;
+        // Another number in another bridge: a megaflow of the old one may still name it.
+        let old = moving.as_ref().filter(|r| r.bridge == *bridge).map(|r| r.dp);
+        let dp = old.or_else(|| self.free_dp()).ok_or("no port number is free")?;
+        let opened = match moving {
+            Some(r) => {
+                r.opened.set_mtu(mtu);
+                r.opened
+            }
+            None => self.open(name, w.spec.clone()?, mtu)?,
+        };
+        if let Err(e) = self.pipeline.add_port(bridge, name, number, dp) {
             opened.close();
             return Err(e.to_string());
         }
-        info!("bridge {}: added interface {} on port {}", bridge.name, i.name, number.0);
-        let bridge = bridge.name.clone();
-        self.running.insert(i.name.clone(), Running { uuid: i.uuid, bridge, number, dp, opened });
+        info!("bridge {bridge}: added interface {name} on port {}", number.0);
+        let (uuid, bridge) = (w.interface.uuid, bridge.clone());
+        self.running.insert(name.clone(), Running { uuid, bridge, number, dp, opened });
         Ok(number)
     }
 
-    fn is_taken(&self, bridge: &str, number: OfPort) -> bool {
-        self.running.values().any(|r| r.bridge == bridge && r.number == number)
+    fn open(&self, name: &str, spec: Spec, mtu: u32) -> Result<Opened, String> {
+        let same_path = |r: &Running| r.opened.spec.path() == spec.path();
+        if let Some((other, _)) = self.running.iter().find(|(_, r)| same_path(r)) {
+            return Err(format!("{} is the socket of interface {other}", spec.path().display()));
+        }
+        let notify = self.notify.clone();
+        Opened::open(name, spec, mtu, Box::new(move || notify()))
     }
 
-    /// The number asked for, else the one that it had, else the lowest that no other interface of
-    /// the bridge has or had.
-    fn choose_number(&self, bridge: &Bridge, i: &Interface) -> Result<OfPort, String> {
-        let free = |n: &OfPort| !self.is_taken(&bridge.name, *n);
-        let last = i.ofport.and_then(|n| u16::try_from(n).ok()).map(OfPort);
-        let last = last.filter(|n| n.check().is_ok() && *n != OfPort::LOCAL);
-        if let Some(n) = wanted_number(i).filter(free).or(last.filter(free)) {
-            return Ok(n);
+    /// The number that is the interface's by right, else the lowest that no other of the bridge has.
+    fn choose_number(
+        &self,
+        w: &Wanted<'_>,
+        all: &BTreeMap<&str, Wanted<'_>>,
+    ) -> Result<OfPort, String> {
+        let bridge = &w.bridge.name;
+        let here: BTreeSet<OfPort> =
+            all.values().filter(|o| o.bridge.name == *bridge).filter_map(|o| o.number).collect();
+        let taken: BTreeSet<OfPort> =
+            self.running.values().filter(|r| r.bridge == *bridge).map(|r| r.number).collect();
+        w.number
+            .or_else(|| lowest(|n| here.contains(&n), |n| taken.contains(&n)))
+            .ok_or_else(|| format!("bridge {bridge} has no port number left"))
+    }
+
+    /// The lowest datapath port number that is neither in use nor rests.
+    fn free_dp(&mut self) -> Option<DpPort> {
+        let sweeps = self.revalidator.sweeps();
+        self.resting.retain(|(_, until)| *until > sweeps);
+        let used: BTreeSet<u32> = self.running.values().map(|r| r.dp.0).collect();
+        let resting: BTreeSet<u32> = self.resting.iter().map(|(dp, _)| dp.0).collect();
+        (1..=DP_MAX).find(|n| !used.contains(n) && !resting.contains(n)).map(DpPort)
+    }
+
+    /// Keeps a number from being given out again before no megaflow can name it any more: what was
+    /// decided for one bridge must not reach another.
+    fn rest(&mut self, dp: DpPort) {
+        self.resting.push((dp, self.revalidator.sweeps() + 2));
+    }
+
+    /// Ends everything, in the order in which nobody misses anything: polling, then the ports.
+    pub(crate) fn stop(&mut self) {
+        self.pool.stop();
+        for (_, r) in std::mem::take(&mut self.running) {
+            r.opened.close();
         }
-        let others = |n: &OfPort| {
-            let n = i64::from(n.0);
-            let claims = |o: &Interface| o.ofport == Some(n) || o.ofport_request == Some(n);
-            bridge.interfaces.iter().any(|o| o.uuid != i.uuid && claims(o))
-        };
-        let mut numbers = (1..=OfPort::MAX.0).map(OfPort).filter(free);
-        numbers
-            .clone()
-            .find(|n| !others(n))
-            .or_else(|| numbers.next())
-            .ok_or_else(|| format!("bridge {} has no port number left", bridge.name))
+        self.desired = Desired::default();
     }
 
     fn publish_ports(&mut self) {
@@ -285,12 +378,9 @@ impl Switch {
 
     /// All counted events by name, for `coverage/show`.
     pub(crate) fn events(&self) -> BTreeMap<String, u64> {
-        let mut events = BTreeMap::new();
-        for t in self.pool.threads() {
-            for (name, n) in t.thread.counters.read() {
-                *events.entry(format!("datapath_{name}")).or_default() += n;
-            }
-        }
+        let walks = self.pool.counters().into_iter();
+        let mut events: BTreeMap<String, u64> =
+            walks.map(|(name, n)| (format!("datapath_{name}"), n)).collect();
         let mut sum = self.departed.clone();
         for r in self.running.values() {
             add(&mut sum, &r.opened.port().counters());
@@ -309,12 +399,6 @@ impl Switch {
 /// The bridge's own interface: its device in the host comes with kernel ports.
 fn is_local(bridge: &Bridge, i: &Interface) -> bool {
     i.name == bridge.name && (i.kind == "internal" || i.kind.is_empty())
-}
-
-/// `ofport_request`, if it is a number for ports.
-fn wanted_number(i: &Interface) -> Option<OfPort> {
-    let n = OfPort(u16::try_from(i.ofport_request?).ok()?);
-    (n.check().is_ok() && n != OfPort::LOCAL).then_some(n)
 }
 
 fn add(sum: &mut Counters, more: &Counters) {

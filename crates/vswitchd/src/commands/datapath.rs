@@ -1,21 +1,20 @@
-//! Commands about the datapath: ports, PMD threads, megaflows.
+//! Commands about the datapath: ports and PMD threads.
 
+use super::openflow::settle;
 use crate::daemon::{Shared, locked};
-use crate::switch::Switch;
-use ::datapath::{FlowState, FlowStats, Megaflow, WalkCounters};
-use flow::{DpPort, odp};
+use crate::switch::{Running, Switch};
+use ::datapath::WalkCounters;
 use pmd::ThreadView;
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use unixctl::Commands;
-
-/// A thread's core and its megaflows.
-type FlowsOfCore = (usize, Vec<Arc<Megaflow>>);
 
 pub(super) fn add(c: &mut Commands, switch: &Shared) {
     let s = switch.clone();
     c.add("dpif/show", "", 0..=0, move |_| Ok(show(&locked(&s))));
+    let s = switch.clone();
+    c.add("dpctl/show", "[-s] [dp]", 0..=2, move |_| Ok(dpctl_show(&locked(&s))));
+    let s = switch.clone();
+    c.add("memory/show", "", 0..=0, move |_| Ok(memory(&locked(&s))));
     let s = switch.clone();
     c.add("dpif-netdev/pmd-rxq-show", "[-pmd core] [dp]", 0..=3, move |a| {
         let only = core_asked(a)?;
@@ -35,20 +34,8 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
         Ok(String::new())
     });
     let s = switch.clone();
-    c.add("dpctl/dump-flows", "[-m] [--names] [pmd=core] [dp]", 0..=4, move |a| {
-        dump_flows(&s, a, None)
-    });
-    let s = switch.clone();
-    c.add("dpif/dump-flows", "[-m] [--names] bridge", 1..=3, move |a| {
-        let bridge = a.iter().find(|w| !w.starts_with('-')).ok_or("which bridge?")?;
-        if !locked(&s).pipeline.bridges().contains(bridge) {
-            return Err(format!("no such bridge \"{bridge}\""));
-        }
-        dump_flows(&s, a, Some(bridge))
-    });
-    let s = switch.clone();
     c.add("dpctl/del-flows", "[dp]", 0..=1, move |_| {
-        for t in locked(&s).pool.threads() {
+        for t in threads(&s, None) {
             for flow in t.thread.registry.flows() {
                 t.thread.registry.kill(&flow);
             }
@@ -59,19 +46,34 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
     c.add("upcall/show", "", 0..=0, move |_| Ok(upcalls(&locked(&s))));
     let s = switch.clone();
     c.add("revalidator/wait", "", 0..=0, move |_| {
-        locked(&s).revalidator.wait();
+        settle(&s);
         Ok(String::new())
     });
 }
 
-/// The core in `-pmd CORE`.
+/// The core in `-pmd CORE`; the only other word there may be is the datapath's name.
 fn core_asked(args: &[String]) -> Result<Option<usize>, String> {
-    let Some(at) = args.iter().position(|a| a == "-pmd") else { return Ok(None) };
-    let core = args.get(at + 1).and_then(|c| c.parse().ok());
-    core.map(Some).ok_or_else(|| "-pmd must be followed by a core number".into())
+    let (mut core, mut words) = (None, args.iter());
+    while let Some(word) = words.next() {
+        if word == "-pmd" {
+            let number = words.next().and_then(|c| c.parse().ok());
+            core = Some(number.ok_or("-pmd must be followed by a core number")?);
+        } else {
+            check_datapath(word)?;
+        }
+    }
+    Ok(core)
 }
 
-fn threads(switch: &Shared, only: Option<usize>) -> Vec<ThreadView> {
+/// There is one datapath, under the name that OVS gives its own in userspace.
+pub(super) fn check_datapath(name: &str) -> Result<(), String> {
+    match name {
+        "netdev@ovs-netdev" | "ovs-netdev" => Ok(()),
+        _ => Err(format!("unknown option or datapath \"{name}\"; there is netdev@ovs-netdev")),
+    }
+}
+
+pub(super) fn threads(switch: &Shared, only: Option<usize>) -> Vec<ThreadView> {
     let mut threads = locked(switch).pool.threads();
     threads.retain(|t| only.is_none_or(|core| core == t.core));
     threads
@@ -88,6 +90,41 @@ fn hit_and_missed(s: &Switch) -> (u64, u64) {
     sum
 }
 
+/// An interface's type and queues, as `dpif/show` and `dpctl/show` have them in parentheses.
+fn device(r: &Running) -> String {
+    let (kind, mtu, (rx, tx)) = (r.opened.kind(), r.opened.mtu(), r.opened.queues());
+    format!(
+        "{kind}: configured_rx_queues={rx}, configured_tx_queues={tx}, mtu={mtu}, \
+         requested_rx_queues={rx}, requested_tx_queues={tx}"
+    )
+}
+
+fn dpctl_show(s: &Switch) -> String {
+    let (hit, missed) = hit_and_missed(s);
+    let flows: usize = s.pool.threads().iter().map(|t| t.thread.registry.len()).sum();
+    // Nothing waits for an answer here, so no miss is ever lost.
+    let mut out = format!("netdev@ovs-netdev:\n  lookups: hit:{hit} missed:{missed} lost:0\n");
+    out += &format!("  flows: {flows}\n");
+    let mut ports: Vec<_> = s.running.iter().collect();
+    ports.sort_by_key(|(_, r)| r.dp.0);
+    for (name, r) in ports {
+        out += &format!("  port {}: {name} ({})\n", r.dp.0, device(r));
+    }
+    out
+}
+
+/// What takes memory, by number.
+fn memory(s: &Switch) -> String {
+    let threads = s.pool.threads();
+    let flows: usize = threads.iter().map(|t| t.thread.registry.len()).sum();
+    let rxqs: usize = threads.iter().map(|t| t.rxqs.len()).sum();
+    let (bridges, ports) = (s.desired.bridges.len(), s.running.len());
+    format!(
+        "bridges:{bridges} megaflows:{flows} pmds:{} ports:{ports} rxqs:{rxqs}\n",
+        threads.len()
+    )
+}
+
 fn show(s: &Switch) -> String {
     let (hit, missed) = hit_and_missed(s);
     let mut out = format!("netdev@ovs-netdev: hit:{hit} missed:{missed}\n");
@@ -96,15 +133,7 @@ fn show(s: &Switch) -> String {
         // The bridge's own port has no device of its own in the host yet.
         out += &format!("    {} 65534/none: (internal)\n", bridge.name);
         for (name, r) in s.running.iter().filter(|(_, r)| r.bridge == bridge.name) {
-            let (rx, tx) = r.opened.queues();
-            out += &format!(
-                "    {name} {}/{}: ({}: configured_rx_queues={rx}, configured_tx_queues={tx}, \
-                 mtu={}, requested_rx_queues={rx}, requested_tx_queues={tx})\n",
-                r.number.0,
-                r.dp.0,
-                r.opened.kind(),
-                r.opened.mtu()
-            );
+            out += &format!("    {name} {}/{}: ({})\n", r.number.0, r.dp.0, device(r));
         }
     }
     out
@@ -186,70 +215,4 @@ fn upcalls(s: &Switch) -> String {
     out += &format!("  flows         : (current {now}) (avg {now}) (max {max}) (limit {limit})\n");
     out += &format!("  dump duration : {}ms\n", limits.dump_ms.load(Relaxed));
     out + "  ufid enabled : true\n"
-}
-
-fn dump_flows(switch: &Shared, args: &[String], bridge: Option<&str>) -> Result<String, String> {
-    let verbose = args.iter().any(|a| a == "-m" || a == "--more");
-    let by_name = args.iter().any(|a| a == "--names");
-    let only = match args.iter().find_map(|a| a.strip_prefix("pmd=")) {
-        Some(core) => Some(core.parse::<usize>().map_err(|_| format!("pmd={core}: no core"))?),
-        None => None,
-    };
-    // Copy what is needed, so that the switch is not held while a long text is made.
-    let (flows, names, ports, now_ms) = {
-        let s = locked(switch);
-        let threads = s.pool.threads();
-        let flows: Vec<FlowsOfCore> = threads
-            .iter()
-            .filter(|t| only.is_none_or(|core| core == t.core))
-            .map(|t| (t.core, t.thread.registry.flows()))
-            .collect();
-        let names: HashMap<u32, String> =
-            s.running.iter().map(|(name, r)| (r.dp.0, name.clone())).collect();
-        let of = |b: &str| s.running.values().filter(|r| r.bridge == b).map(|r| r.dp.0).collect();
-        let ports: Option<Vec<u32>> = bridge.map(of);
-        (flows, names, ports, s.clock.now_ms())
-    };
-    let name = |p: DpPort| match names.get(&p.0).filter(|_| by_name) {
-        Some(name) => name.clone(),
-        None => p.0.to_string(),
-    };
-    let mut out = String::new();
-    for (core, flows) in flows {
-        let wanted = |f: &&Arc<Megaflow>| {
-            f.state() == FlowState::Live
-                && ports.as_ref().is_none_or(|p| p.contains(&f.origin.in_port))
-        };
-        let lines: String = flows.iter().filter(wanted).map(|f| line(f, &name, now_ms)).collect();
-        if !lines.is_empty() && bridge.is_none() {
-            out += &format!("flow-dump from pmd on cpu core: {core}\n");
-        }
-        out += &lines;
-    }
-    // All that there is to say is in the plain form already.
-    let _ = verbose;
-    Ok(out)
-}
-
-fn line(f: &Megaflow, name: odp::PortText<'_>, now_ms: u64) -> String {
-    let FlowStats { packets, bytes, used_ms, tcp_flags } = f.stats();
-    let used = match used_ms {
-        0 => "never".to_owned(),
-        ms => format!("{:.3}s", now_ms.saturating_sub(ms) as f64 / 1000.0),
-    };
-    let flags = if tcp_flags == 0 {
-        String::new()
-    } else {
-        format!(", flags:{}", tcp_flag_letters(tcp_flags))
-    };
-    format!(
-        "{}, packets:{packets}, bytes:{bytes}, used:{used}{flags}, actions:{}\n",
-        odp::format_match(&f.key(), &f.wildcards, name),
-        odp::format_actions(&f.actions, name)
-    )
-}
-
-/// TCP flags as OVS abbreviates them.
-fn tcp_flag_letters(flags: u16) -> String {
-    "FSRP.UEC".chars().enumerate().filter(|(i, _)| flags & 1 << i != 0).map(|(_, c)| c).collect()
 }

@@ -2,21 +2,29 @@
 //! for what `vswitchctl` offers of `ovs-ofctl`).
 
 mod datapath;
+mod megaflows;
 mod openflow;
 
-use crate::daemon::{Event, Shared, locked};
+use crate::daemon::{Event, Shared, Stop, locked};
 use crate::log;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use unixctl::Commands;
+
+/// How long `exit` waits for the daemon's end before it answers all the same.
+const EXIT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// All commands. `exit` sends to `events`.
 pub(crate) fn all(switch: &Shared, events: Sender<Event>) -> Commands {
     let mut c = Commands::new(concat!("vswitchd ", env!("CARGO_PKG_VERSION"), "\n"));
     let events = Mutex::new(events);
     c.add("exit", "[--cleanup]", 0..=1, move |_| {
-        let events = events.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = events.send(Event::Stop("exit command"));
+        let (ended, wait) = channel();
+        let stop = Stop { why: "exit command", ended: Some(ended) };
+        let _ = events.lock().unwrap_or_else(PoisonError::into_inner).send(Event::Stop(stop));
+        // Nothing is ever sent: the wait is for the other half to be dropped.
+        let _ = wait.recv_timeout(EXIT_PATIENCE);
         Ok(String::new())
     });
     c.add("vlog/set", "{spec | PATTERN:destination:pattern}", 1..=64, |args| {
@@ -36,6 +44,7 @@ pub(crate) fn all(switch: &Shared, events: Sender<Event>) -> Commands {
         }
     });
     datapath::add(&mut c, switch);
+    megaflows::add(&mut c, switch);
     openflow::add(&mut c, switch);
     c
 }

@@ -12,6 +12,13 @@ fn at(switch: &Shared) -> (Arc<Pipeline>, u64) {
     (s.pipeline.clone(), s.clock.now_ms())
 }
 
+/// Waits until what megaflows forwarded has been told to flows and MAC tables. The switch is not held
+/// meanwhile.
+pub(super) fn settle(switch: &Shared) {
+    let revalidator = locked(switch).revalidator.clone();
+    revalidator.wait();
+}
+
 type Answer = Result<String, String>;
 
 fn text<E: std::fmt::Display>(r: Result<String, E>) -> Answer {
@@ -49,7 +56,7 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
         let bridge = words.first().ok_or("dump-flows: which bridge?")?;
         let filter = words.get(1).map_or("", |w| w.as_str());
         // What megaflows forwarded is told to the flows now and then; for this, now.
-        locked(&s).revalidator.wait();
+        settle(&s);
         text(p.dump_flows(bridge, filter, DumpOptions { names, stats }, now))
     });
     let s = switch.clone();
@@ -63,7 +70,7 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
 fn add_fdb(c: &mut Commands, switch: &Shared) {
     let s = switch.clone();
     c.add("fdb/show", "bridge", 1..=1, move |a| {
-        locked(&s).revalidator.wait();
+        settle(&s);
         let (p, now) = at(&s);
         text(p.fdb_show(&a[0], now))
     });

@@ -1,0 +1,236 @@
+//! Commands of `ovs-appctl`: shapes, and mistakes.
+
+use crate::bench::{Daemon, debian, run, wait_for};
+use std::process::{Child, Stdio};
+use virtio_driver::payload::Flow;
+use virtio_driver::{Config, Driver, SocketMode};
+
+/// Debian's ovs-vswitchd with its database, on dummy devices; killed at drop.
+struct Ovs {
+    children: Vec<Child>,
+    dir: tempfile::TempDir,
+}
+
+impl Ovs {
+    fn start() -> Ovs {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        let made = run(debian("ovsdb-tool").args(["create", &path("conf.db"), schema]));
+        assert_eq!(made.status, 0, "{made:?}");
+        let quiet = ["-vconsole:off", "-vsyslog:off"];
+        let mut db = debian("ovsdb-server");
+        db.args([path("conf.db"), format!("--remote=punix:{}", path("db.sock"))]).args(quiet);
+        db.arg(format!("--unixctl={}", path("db.ctl"))).stdin(Stdio::null());
+        let mut ovs = Ovs { children: vec![db.spawn().expect("starts")], dir };
+        wait_for("ovsdb-server", || (ovs.vsctl("--no-wait init").status == 0).then_some(()));
+        let mut vswitchd = debian("ovs-vswitchd");
+        vswitchd.arg(format!("unix:{}", ovs.path("db.sock"))).args(quiet).stdin(Stdio::null());
+        vswitchd.arg(format!("--unixctl={}", ovs.path("ovs.ctl"))).arg("--enable-dummy=override");
+        vswitchd.args(["--disable-system", "-vANY:file:off"]).env("OVS_RUNDIR", ovs.dir.path());
+        ovs.children.push(vswitchd.spawn().expect("starts"));
+        ovs
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn vsctl(&self, command: &str) -> crate::bench::Run {
+        let db = format!("--db=unix:{}", self.path("db.sock"));
+        run(debian("ovs-vsctl").args(["--timeout=25", &db]).args(command.split_whitespace()))
+    }
+
+    fn appctl(&self, command: &str) -> crate::bench::Run {
+        let socket = self.path("ovs.ctl");
+        run(debian("ovs-appctl").args(["-t", &socket]).args(command.split_whitespace()))
+    }
+}
+
+impl Drop for Ovs {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().rev() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Text with every number replaced by `#` and runs of blanks by one: its shape.
+fn shape(text: &str) -> Vec<String> {
+    let one = |line: &str| {
+        let mut out = String::new();
+        for c in line.chars() {
+            let c = if c.is_ascii_digit() { '#' } else { c };
+            let repeated = (c == '#' || c == ' ') && out.ends_with(c);
+            if !repeated {
+                out.push(c);
+            }
+        }
+        out.replace("#.#", "#").trim_end().to_owned()
+    };
+    text.lines().map(one).collect()
+}
+
+/// The same situation in OVS and here: a bridge, two ports, one frame that was flooded.
+#[test]
+fn outputs_have_the_shape_of_ovs() {
+    let ovs = Ovs::start();
+    let d = Daemon::start();
+    let made = ovs.vsctl(
+        "add-br br0 -- set Bridge br0 datapath_type=dummy -- add-port br0 p1 -- set Interface p1 \
+         type=dummy-pmd -- add-port br0 p2 -- set Interface p2 type=dummy-pmd",
+    );
+    assert_eq!((made.status, &*made.err), (0, ""));
+    d.vsctl(
+        "add-br br0 -- add-port br0 p1 -- set Interface p1 type=dpdkvhostuser -- add-port br0 p2 -- \
+         set Interface p2 type=dpdkvhostuser",
+    );
+    let mut sent = Vec::new();
+    Flow::between(1, 1, 2).frame(1, 100, &mut sent);
+    let hex: String = sent.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(ovs.appctl(&format!("netdev-dummy/receive p1 {hex}")).err, "");
+    let mut guest =
+        Driver::connect(Config::new(SocketMode::Connect(d.rundir().join("p1")))).expect("answers");
+    d.wait_column("p1", "link_state", "up");
+    guest.tx(0, &[&sent]).expect("sent");
+    let learned = |text: &str| text.contains("02:00:00:00:00:01");
+    wait_for("OVS learns", || learned(&ovs.appctl("fdb/show br0").out).then_some(()));
+    wait_for("we learn", || learned(&d.appctl("fdb/show br0")).then_some(()));
+
+    assert_eq!(shape(&d.appctl("fdb/show br0")), shape(&ovs.appctl("fdb/show br0").out));
+    threads_have_the_shape_of_ovs(&d, &ovs);
+    megaflows_have_the_shape_of_ovs(&d, &ovs);
+    ports_have_the_shape_of_ovs(&d, &ovs);
+}
+
+fn threads_have_the_shape_of_ovs(d: &Daemon, ovs: &Ovs) {
+    for command in ["dpif-netdev/pmd-rxq-show", "dpif-netdev/pmd-stats-show"] {
+        // Labels, without values: whether a ratio has decimals, or a cycle count is there, is chance.
+        let labels = |text: &str| {
+            let label = |l: &String| l.split(':').next().unwrap_or_default().to_owned();
+            let mut labels: Vec<_> = shape(text).iter().map(label).collect();
+            labels.retain(|l| !l.contains("cycles"));
+            labels.sort();
+            labels.dedup();
+            labels
+        };
+        assert_eq!(labels(&d.appctl(command)), labels(&ovs.appctl(command).out), "{command}");
+    }
+}
+
+fn megaflows_have_the_shape_of_ovs(d: &Daemon, ovs: &Ovs) {
+    let ours = d.appctl("dpctl/dump-flows");
+    let theirs = ovs.appctl("dpctl/dump-flows").out;
+    let start = "flow-dump from pmd on cpu core: ";
+    assert!(ours.starts_with(start) && theirs.starts_with(start), "{ours}\n{theirs}");
+    let flow = "recirc_id(0),in_port(1),packet_type(ns=0,id=0),eth(src=02:00:00:00:00:01,\
+                dst=02:00:00:00:00:02),eth_type(0x0800)";
+    assert!(ours.contains(flow), "{ours}\n{theirs}");
+    let tail = |text: &str| text.contains(", packets:") && text.contains(", used:");
+    assert!(tail(&ours) && tail(&theirs), "{ours}\n{theirs}");
+    let more = d.appctl("dpctl/dump-flows -m --names");
+    let line = more.lines().nth(1).expect("a flow");
+    assert!(line.starts_with("ufid:") && line.contains(", dp:ovs, actions:"), "{more}");
+    assert_eq!(line.split(',').next().map(str::len), Some("ufid:".len() + 36), "{more}");
+    assert!(line.contains("in_port(p1)") && line.contains("actions:p2"), "{more}");
+    assert_eq!(d.appctl("dpctl/dump-flows pmd=7"), "");
+}
+
+fn ports_have_the_shape_of_ovs(d: &Daemon, ovs: &Ovs) {
+    // `dpif/show` and `dpctl/show`: the words around the devices' own descriptions.
+    let show = d.appctl("dpif/show");
+    assert!(show.starts_with("netdev@ovs-netdev: hit:"), "{show}");
+    assert!(
+        show.contains("\n  br0:\n") && show.contains("\n    p1 1/1: (dpdkvhostuser: "),
+        "{show}"
+    );
+    let shapes = shape(&d.appctl("dpctl/show"));
+    let theirs = shape(&ovs.appctl("dpctl/show").out);
+    assert_eq!(shapes[1..3], theirs[1..3]);
+    let port = |lines: &[String]| lines.iter().any(|l| l.starts_with(" port #: p# ("));
+    assert!(port(&shapes) && port(&theirs), "{shapes:?} {theirs:?}");
+    let (ours, theirs) = (d.appctl("coverage/show"), ovs.appctl("coverage/show").out);
+    let head = ours.lines().next().unwrap_or_default().trim_end_matches(':');
+    assert!(theirs.starts_with(head), "{theirs}");
+    assert!(ours.lines().any(|l| l.contains("/sec") && l.contains("total: ")), "{ours}");
+    assert!(shape(&ours).last().is_some_and(|l| l == "# events never hit"), "{ours}");
+}
+
+#[test]
+fn counters_can_be_cleared() {
+    let d = Daemon::start();
+    d.vsctl("add-br br0 -- add-port br0 p1 -- set Interface p1 type=dpdkvhostuser");
+    let mut guest =
+        Driver::connect(Config::new(SocketMode::Connect(d.rundir().join("p1")))).expect("answers");
+    d.wait_column("p1", "link_state", "up");
+    let mut sent = Vec::new();
+    Flow::between(1, 1, 2).frame(1, 100, &mut sent);
+    guest.tx(0, &[&sent]).expect("sent");
+    let received = |n: &str| {
+        d.appctl("dpif-netdev/pmd-stats-show -pmd 0").contains(&format!("packets received: {n}\n"))
+    };
+    wait_for("the frame", || received("1").then_some(()));
+    assert_eq!(d.appctl("dpif-netdev/pmd-stats-clear"), "");
+    assert!(received("0"));
+    assert_eq!(d.appctl("coverage/read-counter datapath_received").trim(), "0");
+}
+
+#[test]
+fn mistakes_name_what_was_wrong() {
+    let d = Daemon::start();
+    d.vsctl("add-br br0");
+    for (command, told) in [
+        ("nonsense", "\"nonsense\" is not a valid command"),
+        ("fdb/show", "requires at least 1 arguments"),
+        ("fdb/show br7", "br7"),
+        ("dpif/dump-flows br7", "no such bridge \"br7\""),
+        ("dpctl/dump-flows --colour", "unknown option --colour"),
+        ("dpctl/dump-flows pmd=x", "pmd=x"),
+        ("dpctl/dump-flows system@x", "\"system@x\""),
+        ("dpif-netdev/pmd-rxq-show -pmd", "core number"),
+        ("dpif-netdev/pmd-stats-show -nh", "\"-nh\""),
+        ("vlog/set loud", "\"loud\""),
+        ("coverage/read-counter x", "No such counter"),
+        ("ofctl/add-flow br0 in_port=77777,actions=drop", "77777"),
+    ] {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let run = d.try_appctl(&words);
+        assert!(run.status != 0 && run.err.contains(told), "{command}: {run:?}");
+    }
+}
+
+#[test]
+fn the_daemon_tells_about_itself() {
+    let d = Daemon::start();
+    assert!(d.appctl("version").starts_with("vswitchd 0."));
+    let list = d.appctl("list-commands");
+    for command in ["dpif/show", "dpctl/dump-flows", "fdb/show", "exit", "memory/show", "vlog/set"]
+    {
+        assert!(list.contains(command), "{command}: {list}");
+    }
+    assert!(d.appctl("memory/show").contains("ports:0"));
+    assert_eq!(d.appctl("vlog/set vswitchd:dbg"), "");
+    let levels = d.appctl("vlog/list");
+    let own = levels.lines().find(|l| l.starts_with("vswitchd ")).expect("our module");
+    assert!(own.contains("DBG"), "{levels}");
+    assert_eq!(d.appctl("vlog/set off"), "");
+    d.vsctl("add-br quiet");
+    assert!(d.log_lines("quiet").is_empty());
+}
+
+/// Commands that wait for the revalidator do not hold the switch meanwhile.
+#[test]
+fn waiting_commands_hold_up_no_configuration() {
+    let d = Daemon::start();
+    d.vsctl("add-br br0");
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| (0..20).for_each(|_| drop(d.appctl("fdb/show br0")))))
+            .collect();
+        for n in 0..5 {
+            d.vsctl(&format!("add-port br0 p{n} -- set Interface p{n} type=dpdkvhostuser"));
+        }
+        asking.into_iter().for_each(|a| a.join().expect("no panic"));
+    });
+}

@@ -1,0 +1,14 @@
+//! The daemon as a process, with Debian's programs of OVS as its clients and peers, `vswitchctl`, and
+//! guest-side drivers on its ports.
+
+mod bad_rows;
+mod bench;
+mod commands;
+mod configure;
+mod numbers;
+mod process;
+mod remote;
+mod restart;
+mod startfile;
+mod threads;
+mod traffic;
