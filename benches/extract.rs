@@ -3,7 +3,7 @@
 use benches::{udp_frame, udp6_frame};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flow::{Extracted, extract};
-use packet::arch::hash6;
+use packet::arch::{HashKey, hash6};
 use std::hint::black_box;
 
 fn run(c: &mut Criterion) {
@@ -18,9 +18,10 @@ fn run(c: &mut Criterion) {
     group.bench_function("udp over ipv6", |b| {
         b.iter(|| extract(black_box(&udp6), 78, 1, &mut out));
     });
+    let key = HashKey::new(42);
     let _ = extract(&udp, 64, 1, &mut out);
     group.bench_function("hash of a short key", |b| {
-        b.iter(|| hash6(black_box(out.key.hot()), 42));
+        b.iter(|| hash6(black_box(out.key.hot()), &key));
     });
     group.finish();
 }

@@ -64,12 +64,12 @@ impl Cache {
         None
     }
 
-    /// Remembers `flow` for `hash`.
+    /// Remembers `flow` for `hash`, in the place of a flow that `is_gone` if there is one.
     #[inline]
-    pub(crate) fn insert(&mut self, hash: u32, flow: u32) {
+    pub(crate) fn insert(&mut self, hash: u32, flow: u32, is_gone: impl Fn(u32) -> bool) {
         let b = &mut self.buckets[Self::index(hash)];
         let same = b.signatures.iter().position(|&s| s == hash);
-        let slot = match same.or_else(|| b.flows.iter().position(|&f| f == NONE)) {
+        let slot = match same.or_else(|| b.flows.iter().position(|&f| f == NONE || is_gone(f))) {
             Some(slot) => slot,
             None => {
                 self.turn = self.turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -82,11 +82,6 @@ impl Cache {
         b.signatures[slot] = hash;
         b.flows[slot] = flow;
     }
-
-    /// Forgets everything, so that slots of flows that are gone are free again.
-    pub(crate) fn clear(&mut self) {
-        self.buckets.fill(Bucket { signatures: [0; WAYS], flows: [NONE; WAYS] });
-    }
 }
 
 #[cfg(test)]
@@ -96,11 +91,11 @@ mod tests {
     #[test]
     fn finds_what_was_put_in_and_only_believes_what_is_right() {
         let mut c = Cache::new();
-        c.insert(77, 5);
+        c.insert(77, 5, |_| false);
         assert_eq!(c.find(77, |f| f == 5), Some(5));
         assert_eq!(c.find(77, |_| false), None);
         assert_eq!(c.find(78, |_| true), None);
-        c.insert(77, 6);
+        c.insert(77, 6, |_| false);
         assert_eq!(c.find(77, |_| true), Some(6), "the newer flow takes the signature's place");
     }
 
@@ -114,10 +109,12 @@ mod tests {
         let mut c = Cache::new();
         let hash = |i: u32| i * BUCKETS as u32;
         for i in 0..1000 {
-            c.insert(hash(i), i);
+            c.insert(hash(i), i, |_| false);
         }
         let kept = (0..1000).filter(|&i| c.find(hash(i), |f| f == i).is_some()).count();
         assert_eq!(kept, WAYS);
         assert!((WAYS as u32..1000).any(|i| c.find(hash(i), |f| f == i).is_some()));
+        c.insert(hash(5000), 5000, |f| f < 1000);
+        assert_eq!(c.find(hash(5000), |_| true), Some(5000), "in the place of one that is gone");
     }
 }

@@ -2,10 +2,15 @@
 
 use crate::megaflow::Megaflow;
 use flow::{Extracted, FlowKey, FlowMask, HOT_WORDS, WORDS};
-use packet::arch::{hash_more, hash6};
+use packet::arch::{HashKey, hash_more, hash6};
 
 /// Slots of a new table.
 const SLOTS_MIN: usize = 64;
+/// Slots looked at for one key at most. A table is at most half full, so that chains of more than 30
+/// do not happen by chance; whoever could make longer ones would slow its thread down for all.
+const PROBES_MAX: usize = 128;
+/// How often a table is doubled in a row to make its flows fit within [`PROBES_MAX`].
+const DOUBLINGS_MAX: usize = 3;
 /// Index of no flow, and of a flow that was removed.
 const EMPTY: u32 = u32::MAX;
 const GONE: u32 = u32::MAX - 1;
@@ -38,13 +43,13 @@ impl Subtable {
     }
 
     #[inline(always)]
-    fn hash(&self, key: &FlowKey, seed: u64) -> u32 {
+    fn hash(&self, key: &FlowKey, secret: &HashKey) -> u32 {
         let words = key.words();
         let mut hot = [0; HOT_WORDS];
         for (i, h) in hot.iter_mut().enumerate() {
             *h = words[i] & self.words[i];
         }
-        let hash = hash6(&hot, seed);
+        let hash = hash6(&hot, secret);
         if self.hot_only {
             return hash;
         }
@@ -52,14 +57,14 @@ impl Subtable {
         for (i, r) in rest.iter_mut().enumerate() {
             *r = words[HOT_WORDS + i] & self.words[HOT_WORDS + i];
         }
-        hash_more(hash, &rest)
+        hash_more(hash, &rest, secret)
     }
 
     #[inline(always)]
     fn find(&self, hash: u32, mut is_right: impl FnMut(u32) -> bool) -> Option<u32> {
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
-        loop {
+        for _ in 0..PROBES_MAX {
             let (h, flow) = self.slots[at];
             if flow == EMPTY {
                 return None;
@@ -69,30 +74,44 @@ impl Subtable {
             }
             at = (at + 1) & mask;
         }
+        None
     }
 
-    fn insert(&mut self, hash: u32, flow: u32) {
+    /// Adds a flow; false if there is no place for it within [`PROBES_MAX`].
+    fn insert(&mut self, hash: u32, flow: u32) -> bool {
         if (self.used + 1) * 2 > self.slots.len() {
             self.rebuild();
         }
-        let mask = self.slots.len() - 1;
-        let mut at = hash as usize & mask;
-        while self.slots[at].1 != EMPTY {
-            at = (at + 1) & mask;
-        }
-        self.slots[at] = (hash, flow);
-        self.flows += 1;
-        self.used += 1;
+        self.put(hash, flow)
     }
 
-    /// Makes room: twice the slots that the flows need, without those that are gone.
+    fn put(&mut self, hash: u32, flow: u32) -> bool {
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        for _ in 0..PROBES_MAX {
+            if self.slots[at].1 == EMPTY {
+                self.slots[at] = (hash, flow);
+                self.flows += 1;
+                self.used += 1;
+                return true;
+            }
+            at = (at + 1) & mask;
+        }
+        false
+    }
+
+    /// Makes room: twice the slots that the flows need, without those that are gone. A flow that
+    /// finds no place is left out; its packets ask the pipeline.
     fn rebuild(&mut self) {
-        let slots = ((self.flows + 1) * 4).next_power_of_two().max(SLOTS_MIN);
-        let old = std::mem::replace(&mut self.slots, vec![(0, EMPTY); slots].into());
-        (self.flows, self.used) = (0, 0);
-        for (hash, flow) in old {
-            if flow != EMPTY && flow != GONE {
-                self.insert(hash, flow);
+        let kept = |&&(_, flow): &&(u32, u32)| flow != EMPTY && flow != GONE;
+        let flows: Vec<(u32, u32)> = self.slots.iter().filter(kept).copied().collect();
+        let slots = ((flows.len() + 1) * 4).next_power_of_two().max(SLOTS_MIN);
+        for doublings in 0..=DOUBLINGS_MAX {
+            self.slots = vec![(0, EMPTY); slots << doublings].into();
+            (self.flows, self.used) = (0, 0);
+            let placed = flows.iter().filter(|&&(hash, flow)| self.put(hash, flow)).count();
+            if placed == flows.len() {
+                return;
             }
         }
     }
@@ -100,7 +119,7 @@ impl Subtable {
     fn remove(&mut self, hash: u32, flow: u32) {
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
-        while self.slots[at].1 != EMPTY {
+        for _ in 0..PROBES_MAX {
             if self.slots[at] == (hash, flow) {
                 self.slots[at].1 = GONE;
                 self.flows -= 1;
@@ -114,12 +133,12 @@ impl Subtable {
 /// All megaflows of a thread by mask. Flows are named by their index elsewhere.
 pub(crate) struct Classifier {
     subtables: Vec<Subtable>,
-    seed: u64,
+    secret: HashKey,
 }
 
 impl Classifier {
-    pub(crate) fn new(seed: u64) -> Classifier {
-        Classifier { subtables: Vec::new(), seed }
+    pub(crate) fn new(secret: HashKey) -> Classifier {
+        Classifier { subtables: Vec::new(), secret }
     }
 
     /// The flow of a packet, and how many subtables were searched. Masks never overlap in what they
@@ -131,7 +150,7 @@ impl Classifier {
         mut is_right: impl FnMut(u32) -> bool,
     ) -> (Option<u32>, usize) {
         for (i, t) in self.subtables.iter_mut().enumerate() {
-            let hash = t.hash(&packet.key, self.seed);
+            let hash = t.hash(&packet.key, &self.secret);
             if let Some(flow) = t.find(hash, &mut is_right) {
                 t.hits += 1;
                 return (Some(flow), i + 1);
@@ -140,8 +159,8 @@ impl Classifier {
         (None, self.subtables.len())
     }
 
-    /// Adds a flow.
-    pub(crate) fn insert(&mut self, flow: &Megaflow, index: u32) {
+    /// Adds a flow; false if there is no place for it.
+    pub(crate) fn insert(&mut self, flow: &Megaflow, index: u32) -> bool {
         let i = match self.subtables.iter().position(|t| t.mask == flow.wildcards) {
             Some(i) => i,
             None => {
@@ -150,15 +169,15 @@ impl Classifier {
             }
         };
         let t = &mut self.subtables[i];
-        let hash = t.hash(&flow.origin, self.seed);
-        t.insert(hash, index);
+        let hash = t.hash(&flow.origin, &self.secret);
+        t.insert(hash, index)
     }
 
     /// Takes a flow out.
     pub(crate) fn remove(&mut self, flow: &Megaflow, index: u32) {
         if let Some(i) = self.subtables.iter().position(|t| t.mask == flow.wildcards) {
             let t = &mut self.subtables[i];
-            let hash = t.hash(&flow.origin, self.seed);
+            let hash = t.hash(&flow.origin, &self.secret);
             t.remove(hash, index);
             if t.flows == 0 {
                 self.subtables.swap_remove(i);

@@ -1,5 +1,6 @@
 //! What a PMD thread counts as it walks: plain adds by one writer, read by any.
 
+use packet::{DropCounts, DropReason};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 macro_rules! counters {
@@ -7,17 +8,34 @@ macro_rules! counters {
         /// Counters of one PMD thread's walks, in packets unless said otherwise.
         #[derive(Debug, Default)]
         #[repr(align(128))]
-        pub struct WalkCounters { $($(#[$doc])* pub $name: Counter,)* }
+        pub struct WalkCounters {
+            $($(#[$doc])* pub $name: Counter,)*
+            /// Packets dropped by the walk itself; ports count their own.
+            pub drops: DropCounts,
+        }
 
         impl WalkCounters {
-            /// Names and values.
+            /// Names, as `coverage/show` has them, and values.
             pub fn read(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name.get()),)*]
+                let mut all = vec![$((concat!("datapath_", stringify!($name)), self.$name.get()),)*];
+                all.extend(DropReason::ALL.iter().map(|&r| (r.name(), self.drops.get(r))));
+                all
             }
 
-            /// Starts from zero again.
-            pub fn clear(&self) {
-                $(self.$name.0.store(0, Relaxed);)*
+            /// All counts but the drops, as they are now.
+            pub fn counts(&self) -> WalkCounts {
+                WalkCounts { $($name: self.$name.get(),)* }
+            }
+        }
+
+        /// The counts of [`WalkCounters`] at one time.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct WalkCounts { $($(#[$doc])* pub $name: u64,)* }
+
+        impl WalkCounts {
+            /// What was counted after `earlier`.
+            pub fn since(&self, earlier: &WalkCounts) -> WalkCounts {
+                WalkCounts { $($name: self.$name.wrapping_sub(earlier.$name),)* }
             }
         }
     };
@@ -40,10 +58,6 @@ counters! {
     tx_batches,
     /// Packets given to those.
     tx_packets,
-    /// Dropped because the actions say so.
-    dropped_by_actions,
-    /// Output to a port that is gone.
-    dropped_invalid_port,
     /// CPU cycles of iterations that found packets.
     busy_cycles,
     /// CPU cycles of iterations that found none.

@@ -14,7 +14,7 @@ mod output;
 mod ports;
 mod walk;
 
-pub use counters::WalkCounters;
+pub use counters::{WalkCounters, WalkCounts};
 pub use megaflow::{FlowState, FlowStats, Megaflow, Registry};
 pub use ports::PortMap;
 pub use walk::{Context, Datapath};

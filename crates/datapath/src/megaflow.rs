@@ -58,8 +58,8 @@ pub struct Megaflow {
 }
 
 impl Megaflow {
-    /// A megaflow for packets like `key`, made for one of `bytes` bytes, which is told to the
-    /// answer's effects here. `generation` is the pipeline's from before it was asked.
+    /// A megaflow for packets like `key`, made for one of `bytes` bytes, which was told to the
+    /// answer's effects. `generation` is the pipeline's from before it was asked.
     pub fn new(
         key: &FlowKey,
         bytes: u64,
@@ -68,7 +68,6 @@ impl Megaflow {
         now_ms: u64,
     ) -> Megaflow {
         let Translation { mask, actions, effects } = answer;
-        effects.apply(1, bytes, now_ms);
         let told = FlowStats { packets: 1, bytes, ..FlowStats::default() };
         Megaflow {
             mask: *mask.bits().words(),
@@ -195,6 +194,10 @@ impl Megaflow {
 /// All megaflows of one thread: appended to by the thread on a miss, swept by the revalidator.
 #[derive(Default)]
 pub struct Registry {
+    /// Made since the list was looked at last. Nobody holds this for longer than it takes to append
+    /// one or to take all, so a thread that makes a flow never waits for a long list.
+    new: Mutex<Vec<Arc<Megaflow>>>,
+    /// All others. Its thread never touches this.
     flows: Mutex<Vec<Arc<Megaflow>>>,
     /// Flows killed so far: the thread looks for them when this changes.
     killed: AtomicU64,
@@ -202,11 +205,14 @@ pub struct Registry {
 
 impl Registry {
     fn locked(&self) -> MutexGuard<'_, Vec<Arc<Megaflow>>> {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = std::mem::take(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner));
+        flows.extend(new);
+        flows
     }
 
     pub(crate) fn add(&self, flow: Arc<Megaflow>) {
-        self.locked().push(flow);
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).push(flow);
     }
 
     /// All that are not removed.

@@ -2,7 +2,7 @@
 
 use crate::{PortMap, WalkCounters};
 use flow::DpPort;
-use packet::{BURST, Burst};
+use packet::{BURST, Burst, DropReason};
 
 /// Packets of the burst for one port.
 #[derive(Clone, Copy)]
@@ -45,7 +45,7 @@ impl Outputs {
     #[inline(always)]
     pub(crate) fn add(&mut self, to: DpPort, i: u8, sender: &mut Sender<'_, '_, '_>) {
         let Some(picks) = self.by_port.get_mut(to.0 as usize) else {
-            sender.counters.dropped_invalid_port.add(1);
+            sender.counters.drops.add(DropReason::InvalidPort, 1);
             return;
         };
         match usize::from(picks.count) {
@@ -79,6 +79,6 @@ fn send(to: DpPort, picks: &mut Picks, sender: &mut Sender<'_, '_, '_>) {
             sender.counters.tx_batches.add(1);
             sender.counters.tx_packets.add(list.len() as u64);
         }
-        None => sender.counters.dropped_invalid_port.add(list.len() as u64),
+        None => sender.counters.drops.add(DropReason::InvalidPort, list.len() as u64),
     }
 }

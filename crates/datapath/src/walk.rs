@@ -6,8 +6,8 @@ use crate::megaflow::{FlowState, Megaflow, Registry};
 use crate::output::{Outputs, Sender};
 use crate::{PortMap, WalkCounters};
 use flow::{Action, DpPort, Extracted, Need, Translate, extract};
-use packet::arch::{hash_more, hash6};
-use packet::{BURST, Burst, BurstBuf};
+use packet::arch::{HashKey, hash_more, hash6};
+use packet::{BURST, Burst, BurstBuf, DropReason};
 use port::Port;
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ struct State {
     passing: Vec<Arc<Megaflow>>,
     outputs: Outputs,
     registry: Arc<Registry>,
-    seed: u64,
+    secret: HashKey,
     /// `registry.killed()` when the last complete cleaning began, and where the next one goes on.
     cleaned: u64,
     cleaning: Option<(u64, usize)>,
@@ -69,13 +69,13 @@ impl Datapath {
                 hashes: [0; BURST],
                 flow_of: [MISS; BURST],
                 cache: Cache::new(),
-                classifier: Classifier::new(seed),
+                classifier: Classifier::new(HashKey::new(!seed)),
                 flows: Vec::new(),
                 free: Vec::new(),
                 passing: Vec::new(),
                 outputs: Outputs::new(),
                 registry,
-                seed,
+                secret: HashKey::new(seed),
                 cleaned: 0,
                 cleaning: None,
             },
@@ -136,9 +136,9 @@ impl State {
             if let Err(Need(want)) = extract(p.header(), p.len(), number.0, out) {
                 extract_deep(burst, i, want, number, out);
             }
-            let mut hash = hash6(out.key.hot(), self.seed);
+            let mut hash = hash6(out.key.hot(), &self.secret);
             if out.long {
-                hash = hash_more(hash, &out.key.words()[flow::HOT_WORDS..]);
+                hash = hash_more(hash, &out.key.words()[flow::HOT_WORDS..], &self.secret);
             }
             self.hashes[i] = hash;
             self.cache.prefetch(hash);
@@ -175,7 +175,8 @@ impl State {
         let Some(flow) = found else { return MISS };
         c.counters.megaflow_hits.add(1);
         c.counters.subtable_lookups.add(searched as u64);
-        self.cache.insert(self.hashes[i], flow);
+        let flows = &self.flows;
+        self.cache.insert(self.hashes[i], flow, |f| is_gone(flows, f));
         flow
     }
 
@@ -193,25 +194,37 @@ impl State {
                 continue;
             }
             let key = &self.packets[i].key;
-            let generation = c.translate.generation();
-            let answer = c.translate.translate(key);
             c.counters.upcalls.add(1);
             let bytes = burst.packets()[i].len() as u64;
+            let mut generation = c.translate.generation();
+            let mut answer = c.translate.translate(key);
+            answer.effects.apply(1, bytes, c.now_ms);
+            // The packet itself may have changed the answer: it taught the switch where its sender is.
+            if generation != c.translate.generation() {
+                generation = c.translate.generation();
+                answer = c.translate.translate(key);
+            }
             let flow = Arc::new(Megaflow::new(key, bytes, answer, generation, c.now_ms));
             self.flow_of[i] = self.install(flow, i, c);
         }
     }
 
     fn install(&mut self, flow: Arc<Megaflow>, i: usize, c: &Context<'_>) -> u32 {
-        if self.flows.len() - self.free.len() >= c.flow_limit {
+        let index = self.free.last().copied().unwrap_or(self.flows.len() as u32);
+        let room = self.flows.len() - self.free.len() < c.flow_limit;
+        if !room || !self.classifier.insert(&flow, index) {
             c.counters.upcalls_not_installed.add(1);
             self.passing.push(flow);
             return PASSING | (self.passing.len() - 1) as u32;
         }
-        let index = self.free.pop().unwrap_or(self.flows.len() as u32);
+        self.free.pop();
         self.registry.add(flow.clone());
-        self.classifier.insert(&flow, index);
-        self.cache.insert(self.hashes[i], index);
+        // A change since the pipeline was asked may have been swept for already.
+        if flow.needs_check(c.translate.generation()) {
+            self.registry.kill(&flow);
+        }
+        let flows = &self.flows;
+        self.cache.insert(self.hashes[i], index, |f| is_gone(flows, f));
         match self.flows.get_mut(index as usize) {
             Some(slot) => *slot = Some(flow),
             None => self.flows.push(Some(flow)),
@@ -245,7 +258,7 @@ impl State {
             };
             let actions = flow.map_or(&[][..], |f| &f.actions);
             if actions.is_empty() {
-                c.counters.dropped_by_actions.add(run);
+                c.counters.drops.add(DropReason::Pipeline, run);
             }
             for action in actions {
                 match *action {
@@ -283,7 +296,6 @@ impl State {
         }
         self.cleaning = None;
         self.cleaned = goal;
-        self.cache.clear();
         killed != goal
     }
 }
@@ -292,6 +304,11 @@ impl State {
 #[inline(always)]
 fn is_right(flows: &[Option<Arc<Megaflow>>], f: u32, packet: &Extracted) -> bool {
     matches!(flows.get(f as usize), Some(Some(flow)) if flow.matches(packet))
+}
+
+/// True if there is no flow number `f` any more.
+fn is_gone(flows: &[Option<Arc<Megaflow>>], f: u32) -> bool {
+    !matches!(flows.get(f as usize), Some(Some(_)))
 }
 
 /// Headers go on beyond the private bytes: fetches more of them, as long as there is room.

@@ -1,7 +1,6 @@
 //! Processor-specific instructions behind safe or plainly unsafe functions, each with a portable twin.
 //!
-//! x86-64 needs nothing beyond its baseline (SSE2) except CRC32 of SSE4.2. This workspace is built for
-//! `x86-64-v2`, which has it (every server since 2009); built for less, it is looked for at run time.
+//! x86-64 needs nothing beyond its baseline (SSE2).
 
 /// Asks for the cache line at `p` to be brought close for reading. Any address is allowed.
 #[inline(always)]
@@ -76,60 +75,49 @@ pub unsafe fn copy_small(src: *const u8, dst: *mut u8, len: usize) {
     unsafe { core::ptr::copy_nonoverlapping(src, dst, len) };
 }
 
-/// Hashes six words (the part of a flow key that every packet has) and a seed to 32 bits.
+/// Secret words that make hashes unpredictable. CRC32 would cost the same, but it is linear: whoever
+/// knows that finds keys that collide whatever the seed is.
+#[derive(Debug, Clone, Copy)]
+pub struct HashKey([u64; 6]);
+
+impl HashKey {
+    /// A key from a random seed (splitmix64).
+    pub fn new(mut seed: u64) -> HashKey {
+        HashKey(std::array::from_fn(|_| {
+            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ z >> 31
+        }))
+    }
+}
+
+/// Hashes six words (the part of a flow key that every packet has) to 32 bits: three independent
+/// multiplications, so that their latencies overlap.
 #[inline(always)]
-pub fn hash6(w: &[u64; 6], seed: u64) -> u32 {
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse4.2"))]
-    // SAFETY: this is built for processors with SSE4.2.
-    return unsafe { hash6_crc(w, seed) };
-    #[cfg(all(target_arch = "x86_64", not(target_feature = "sse4.2")))]
-    if std::arch::is_x86_feature_detected!("sse4.2") {
-        // SAFETY: SSE4.2 was just seen to be present.
-        return unsafe { hash6_crc(w, seed) };
-    }
-    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse4.2")))]
-    hash6_portable(w, seed)
-}
-
-/// Three independent CRC32C lanes, so that their latencies overlap, folded by a multiplication.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "sse4.2")]
-#[inline]
-fn hash6_crc(w: &[u64; 6], seed: u64) -> u32 {
-    use core::arch::x86_64::_mm_crc32_u64 as crc;
-    let a = crc(crc(seed & 0xffff_ffff, w[0]), w[3]);
-    let b = crc(crc(seed >> 32, w[1]), w[4]);
-    let c = crc(crc(!seed & 0xffff_ffff, w[2]), w[5]);
-    fold(a | (b << 32), c)
-}
-
-/// The same use without CRC instructions; other values, equally good.
-#[cfg_attr(all(target_arch = "x86_64", target_feature = "sse4.2"), cfg(test))]
-fn hash6_portable(w: &[u64; 6], seed: u64) -> u32 {
-    let mut h = seed ^ 0x9e37_79b9_7f4a_7c15;
-    for &x in w {
-        h = (h ^ x).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        h ^= h >> 32;
-    }
-    fold(h, seed)
+pub fn hash6(w: &[u64; 6], key: &HashKey) -> u32 {
+    let k = &key.0;
+    let h = mix(w[0] ^ k[0], w[3] ^ k[3])
+        ^ mix(w[1] ^ k[1], w[4] ^ k[4])
+        ^ mix(w[2] ^ k[2], w[5] ^ k[5]);
+    (h ^ h >> 32) as u32
 }
 
 /// Folds more words into a hash: for the long keys and for masked subtable keys.
 #[inline(always)]
-pub fn hash_more(hash: u32, words: &[u64]) -> u32 {
+pub fn hash_more(hash: u32, words: &[u64], key: &HashKey) -> u32 {
     let mut h = u64::from(hash);
-    for &x in words {
-        h = (h ^ x).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        h ^= h >> 32;
+    for (i, &x) in words.iter().enumerate() {
+        h = mix(x ^ key.0[i % 6], h ^ key.0[(i + 1) % 6]);
     }
-    h as u32
+    (h ^ h >> 32) as u32
 }
 
-/// Mixes two words into 32 bits, non-linearly: CRC alone lets an attacker solve for collisions.
+/// The 128-bit product of two words, folded: depends on all bits of both, and not linearly.
 #[inline(always)]
-fn fold(a: u64, b: u64) -> u32 {
-    let m = u128::from(a ^ 0xa076_1d64_78bd_642f) * u128::from(b ^ 0xe703_7ed1_a0b4_28db);
-    (m as u64 ^ (m >> 64) as u64) as u32
+fn mix(a: u64, b: u64) -> u64 {
+    let m = u128::from(a) * u128::from(b);
+    m as u64 ^ (m >> 64) as u64
 }
 
 #[cfg(test)]
@@ -149,27 +137,50 @@ mod tests {
     }
 
     #[test]
-    fn hashes_differ_in_every_word_and_seed() {
+    fn hashes_differ_in_every_word_and_key() {
+        let key = HashKey::new(42);
         let base = [1u64, 2, 3, 4, 5, 6];
-        for hash in [hash6, hash6_portable] {
-            let h = hash(&base, 42);
-            assert_eq!(h, hash(&base, 42));
-            assert_ne!(h, hash(&base, 43));
-            for i in 0..6 {
-                let mut k = base;
-                k[i] ^= 1 << 40;
-                assert_ne!(h, hash(&k, 42), "word {i} does not count");
-            }
+        let h = hash6(&base, &key);
+        assert_eq!(h, hash6(&base, &HashKey::new(42)));
+        assert_ne!(h, hash6(&base, &HashKey::new(43)));
+        for i in 0..6 {
+            let mut k = base;
+            k[i] ^= 1 << 40;
+            assert_ne!(h, hash6(&k, &key), "word {i} does not count");
+            assert_ne!(hash_more(h, &base, &key), hash_more(h, &k, &key), "word {i} of more");
         }
     }
 
     #[test]
     fn hash_spreads_sequential_ports_over_buckets() {
+        let key = HashKey::new(7);
         let mut buckets = vec![0u32; 1024];
         for port in 0..8192u64 {
-            buckets[hash6(&[9, 9, 9, 9, 9, port << 16], 7) as usize & 1023] += 1;
+            buckets[hash6(&[9, 9, 9, 9, 9, port << 16], &key) as usize & 1023] += 1;
         }
         assert!(*buckets.iter().max().expect("not empty") < 32, "8 expected in each bucket");
+    }
+
+    /// Addresses that collide under any CRC32 of this word, and differences that survive simple
+    /// multiplicative hashes, do not collide here.
+    #[test]
+    fn known_collisions_of_linear_hashes_do_not_collide() {
+        let word = |dst: [u8; 6]| {
+            u64::from_le_bytes([dst[0], dst[1], dst[2], dst[3], dst[4], dst[5], 2, 0])
+        };
+        let macs = [
+            [0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0x01],
+            [0xe0, 0x47, 0x63, 0xc7, 0xdf, 0x01],
+            [0xc6, 0x71, 0x0a, 0xdb, 0xd9, 0x01],
+        ];
+        for seed in 0..100 {
+            let key = HashKey::new(seed);
+            let mut hashes = macs.map(|m| hash6(&[word(m), 1, 2, 0, 0, 0], &key));
+            hashes.sort_unstable();
+            assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2], "seed {seed}");
+            let more = |w: [u64; 2]| hash_more(5, &w, &key);
+            assert_ne!(more([1, 2]), more([1 ^ 1 << 63, 2 ^ 1 << 63 ^ 1 << 31]), "seed {seed}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 /// 72 at 8 to 32). The same as OVS's `NETDEV_MAX_BURST`.
 pub const BURST: usize = 32;
 /// Free bytes before a frame, for headers that are pushed: two VLAN tags and an outer
-/// Ethernet/IPv6/UDP/Geneve header with 32 bytes of options, and 12 for the virtio-net header.
+/// Ethernet/IPv6/UDP/Geneve header with 32 bytes of options.
 pub const HEADROOM: usize = 128;
 /// Bytes of a frame that are copied privately when it is received: Ethernet, two tags, the longest
 /// IPv4 header and TCP are 102.
@@ -108,15 +108,6 @@ impl Packet {
     #[inline(always)]
     pub fn header_mut(&mut self) -> &mut [u8] {
         &mut self.room[usize::from(self.head)..][..usize::from(self.head_len)]
-    }
-
-    /// The header with the `N` bytes before it overwritten by `prefix`: one contiguous run to copy
-    /// into a buffer that wants a device header first. `N` is at most the headroom left.
-    #[inline(always)]
-    pub fn prefixed<const N: usize>(&mut self, prefix: [u8; N]) -> &[u8] {
-        let head = usize::from(self.head);
-        self.room[head - N..head].copy_from_slice(&prefix);
-        &self.room[head - N..][..N + usize::from(self.head_len)]
     }
 
     /// Starts the packet with private bytes alone.
@@ -401,14 +392,10 @@ mod tests {
         let frame: Vec<u8> = (0..1500u32).map(|i| i as u8).collect();
         let (mut buf, owner) = (BurstBuf::new(), Owner(Cell::new(0)));
         filled(&mut buf, &frame, 12, &[1000, 360]);
-        let mut burst = buf.lend(&owner);
+        let burst = buf.lend(&owner);
         assert_eq!(burst.packets()[0].len(), 1488);
         assert_eq!(burst.packets()[0].header(), &frame[12..140]);
         assert_eq!(burst.segments(0).iter().map(Segment::len).sum::<usize>(), 1360);
-        assert_eq!(
-            burst.packet_mut(0).prefixed([9; 12])[..14],
-            [9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 12, 13]
-        );
     }
 
     #[test]

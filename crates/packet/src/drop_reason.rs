@@ -31,11 +31,6 @@ drop_reasons! {
     RxTooManySegments = "rx_too_many_segments_drops",
     /// Received frame asks for an offload that was not negotiated.
     RxInvalidOffload = "rx_invalid_hwol_drops",
-    /// The pipeline gave no answer for this packet.
-    UpcallError = "datapath_drop_upcall_error",
-    /// The megaflow table is full and this packet's flow could not be installed; it was forwarded
-    /// only if the pipeline answered.
-    UpcallLimit = "datapath_drop_upcall_limit",
     /// The pipeline decided to drop the packet.
     Pipeline = "drop_action_of_pipeline",
     /// Output to a port that does not exist (any more).

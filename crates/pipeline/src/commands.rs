@@ -3,7 +3,7 @@
 
 use crate::bridge::Bridge;
 use crate::error::Error;
-use crate::fdb::Address;
+use crate::fdb::{self, Address};
 use crate::flow_mod::{self, FlowMod, Stamp};
 use crate::flow_text::{self, DumpOptions, FlowText, Purpose};
 use crate::pipeline::{Pipeline, no_port};
@@ -141,7 +141,8 @@ impl Pipeline {
     /// # Errors
     /// [`Error::NoBridge`].
     pub fn fdb_show(&self, bridge: &str, now_ms: u64) -> Result<String, Error> {
-        Ok(self.bridge(bridge)?.fdb.lock().show(now_ms))
+        let rows = self.bridge(bridge)?.fdb.lock().rows();
+        Ok(fdb::show(rows, now_ms))
     }
 
     /// `fdb/stats-show BRIDGE`.

@@ -42,6 +42,30 @@ pub(crate) struct Lesson {
     pub bond: bool,
 }
 
+/// One entry as `fdb/show` shows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    address: Address,
+    port: OfPort,
+    used_ms: Option<u64>,
+    order: u64,
+}
+
+/// `fdb/show`: least recently used first, static entries last; ages in seconds.
+pub(crate) fn show(mut rows: Vec<Row>, now_ms: u64) -> String {
+    rows.sort_by_key(|r| (r.used_ms.is_none(), r.used_ms, r.order));
+    let mut out = " port  VLAN  MAC                Age\n".to_owned();
+    for Row { address, port, used_ms, .. } in rows {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{port:>5}  {:>4}  {}  ", address.vlan, address.mac);
+        let _ = match used_ms {
+            Some(used) => writeln!(out, "{:>3}", now_ms.saturating_sub(used) / 1000),
+            None => writeln!(out, "static"),
+        };
+    }
+    out
+}
+
 #[derive(Debug)]
 struct Entry {
     port: PortId,
@@ -257,23 +281,13 @@ impl Fdb {
         found
     }
 
-    /// `fdb/show`: least recently used first, static entries last; ages in seconds.
-    pub fn show(&self, now_ms: u64) -> String {
-        let mut rows: Vec<_> = self.entries.iter().collect();
-        rows.sort_by_key(|(_, e)| (e.used_ms.is_none(), e.used_ms, e.order));
-        let mut out = " port  VLAN  MAC                Age\n".to_owned();
-        for (address, entry) in rows {
-            let Some(port) = self.ports.get(&entry.port) else {
-                continue;
-            };
-            // Writing to a String cannot fail.
-            let _ = write!(out, "{:>5}  {:>4}  {}  ", port.number, address.vlan, address.mac);
-            let _ = match entry.used_ms {
-                Some(used) => writeln!(out, "{:>3}", now_ms.saturating_sub(used) / 1000),
-                None => writeln!(out, "static"),
-            };
-        }
-        out
+    /// What `fdb/show` shows, in no order: a plain copy, so that nobody waits while it is made text.
+    pub fn rows(&self) -> Vec<Row> {
+        let row = |(address, entry): (&Address, &Entry)| {
+            let port = self.ports.get(&entry.port)?.number;
+            Some(Row { address: *address, port, used_ms: entry.used_ms, order: entry.order })
+        };
+        self.entries.iter().filter_map(row).collect()
     }
 
     /// `fdb/stats-show` of a bridge called `bridge`.
@@ -432,7 +446,7 @@ mod tests {
             \x20   1     0  02:00:00:00:00:01    2\n\
             LOCAL  4095  02:00:00:00:00:02    0\n\
             \x20   3     0  02:00:00:00:00:03  static\n";
-        assert_eq!(fdb.show(3_500), expected);
+        assert_eq!(show(fdb.rows(), 3_500), expected);
     }
 
     #[derive(Debug, Clone)]

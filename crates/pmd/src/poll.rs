@@ -2,12 +2,12 @@
 
 use crate::pool::Clock;
 use arc_swap::{ArcSwap, Cache};
-use datapath::{Context, Datapath, PortMap, Registry, WalkCounters};
+use datapath::{Context, Datapath, PortMap, Registry, WalkCounters, WalkCounts};
 use flow::{DpPort, Translate};
 use packet::arch::cycles;
 use port::Port;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Cycles between looks at the clock and other housekeeping: some tens of microseconds.
 const HOUSEKEEPING_CYCLES: u64 = 100_000;
@@ -47,14 +47,30 @@ pub struct Thread {
     pub plan: ArcSwap<Plan>,
     /// The plan that it follows; it has no reference to anything of an older one.
     pub following: AtomicU64,
-    /// What it counted.
+    /// What it counted. Only the thread itself writes there.
     pub counters: WalkCounters,
+    /// What it had counted when statistics were last cleared.
+    pub cleared: Mutex<WalkCounts>,
     /// Its megaflows.
     pub registry: Arc<Registry>,
     /// Megaflows to keep at most.
     pub flow_limit: Arc<AtomicUsize>,
     /// To end.
     pub stop: AtomicBool,
+}
+
+impl Thread {
+    /// What it counted since statistics were last cleared.
+    pub fn counts(&self) -> WalkCounts {
+        let cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counters.counts().since(&cleared)
+    }
+
+    /// Starts statistics from zero (`dpif-netdev/pmd-stats-clear`).
+    pub fn clear(&self) {
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        *cleared = self.counters.counts();
+    }
 }
 
 /// Runs until [`Thread::stop`].

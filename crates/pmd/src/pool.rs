@@ -233,6 +233,7 @@ impl Pool {
             plan: Default::default(),
             following: AtomicU64::new(0),
             counters: Default::default(),
+            cleared: Default::default(),
             registry: Arc::<Registry>::default(),
             flow_limit: self.flow_limit.clone(),
             stop: Default::default(),
@@ -523,9 +524,9 @@ mod tests {
         a.push(&[1; 60]);
         until("end of the thread", || pool.pmds.values().all(Pmd::has_ended));
         pool.set_ports(Vec::new());
-        let received = pool.counters()["received"];
+        let received = pool.counters()["datapath_received"];
         pool.stop();
-        assert_eq!(pool.counters()["received"], received);
+        assert_eq!(pool.counters()["datapath_received"], received);
     }
 
     #[test]
@@ -541,7 +542,8 @@ mod tests {
         pool.set_ports(vec![entry(1, &a)]);
         until("release of b", || Arc::strong_count(&b) == 1);
         a.push(&[1; 60]);
-        let dropped = || pool.threads()[0].thread.counters.dropped_invalid_port.get();
+        let dropped =
+            || pool.threads()[0].thread.counters.drops.get(packet::DropReason::InvalidPort);
         until("drop", || dropped() == 1);
     }
 }

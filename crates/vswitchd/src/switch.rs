@@ -380,7 +380,7 @@ impl Switch {
     pub(crate) fn events(&self) -> BTreeMap<String, u64> {
         let walks = self.pool.counters().into_iter();
         let mut events: BTreeMap<String, u64> =
-            walks.map(|(name, n)| (format!("datapath_{name}"), n)).collect();
+            walks.map(|(name, n)| (name.to_owned(), n)).collect();
         let mut sum = self.departed.clone();
         for r in self.running.values() {
             add(&mut sum, &r.opened.port().counters());

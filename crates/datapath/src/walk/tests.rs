@@ -141,8 +141,8 @@ fn floods_drops_and_output_to_missing_ports_are_counted() {
     b.ports[1].push(&frame(77, 0));
     b.run();
     assert_eq!((b.ports[2].take().len(), b.ports[3].take().len()), (1, 1));
-    assert_eq!(b.counters.dropped_by_actions.get(), 1);
-    assert_eq!(b.counters.dropped_invalid_port.get(), 1);
+    assert_eq!(b.counters.drops.get(DropReason::Pipeline), 1);
+    assert_eq!(b.counters.drops.get(DropReason::InvalidPort), 1);
 }
 
 #[test]

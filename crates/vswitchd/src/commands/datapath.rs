@@ -3,7 +3,7 @@
 use super::openflow::settle;
 use crate::daemon::{Shared, locked};
 use crate::switch::{Running, Switch};
-use ::datapath::WalkCounters;
+use ::datapath::WalkCounts;
 use pmd::ThreadView;
 use std::sync::atomic::Ordering::Relaxed;
 use unixctl::Commands;
@@ -29,7 +29,7 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
     let s = switch.clone();
     c.add("dpif-netdev/pmd-stats-clear", "[-pmd core] [dp]", 0..=3, move |a| {
         for t in threads(&s, core_asked(a)?) {
-            t.thread.counters.clear();
+            t.thread.clear();
         }
         Ok(String::new())
     });
@@ -161,32 +161,32 @@ fn ratio(a: u64, b: u64) -> f64 {
     if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }
 
-fn packet_stats(c: &WalkCounters) -> String {
-    let received = c.received.get();
-    let megaflow = c.megaflow_hits.get();
-    let lost = c.upcalls_not_installed.get();
+fn packet_stats(c: &WalkCounts) -> String {
+    let received = c.received;
+    let megaflow = c.megaflow_hits;
+    let lost = c.upcalls_not_installed;
     let mut out = format!("  packets received: {received}\n");
     out += "  packet recirculations: 0\n";
     let passes = if received > 0 { 1.0 } else { 0.0 };
     out += &format!("  avg. datapath passes per packet: {passes:.2}\n");
     out += "  phwol hits: 0\n  mfex opt hits: 0\n  simple match hits: 0\n";
-    out += &format!("  emc hits: {}\n  smc hits: 0\n", c.emc_hits.get());
+    out += &format!("  emc hits: {}\n  smc hits: 0\n", c.emc_hits);
     out += &format!("  megaflow hits: {megaflow}\n");
     out += &format!(
         "  avg. subtable lookups per megaflow hit: {:.2}\n",
-        ratio(c.subtable_lookups.get(), megaflow)
+        ratio(c.subtable_lookups, megaflow)
     );
-    out += &format!("  miss with success upcall: {}\n", c.upcalls.get() - lost);
+    out += &format!("  miss with success upcall: {}\n", c.upcalls - lost);
     out += &format!("  miss with failed upcall: {lost}\n");
-    let batch = ratio(c.tx_packets.get(), c.tx_batches.get());
+    let batch = ratio(c.tx_packets, c.tx_batches);
     out + &format!("  avg. packets per output batch: {batch:.2}\n")
 }
 
 fn stats(t: &ThreadView) -> String {
-    let c = &t.thread.counters;
+    let c = &t.thread.counts();
     let mut out = format!("pmd thread numa_id {} core_id {}:\n", t.node, t.core);
     out += &packet_stats(c);
-    let (idle, busy, packets) = (c.idle_cycles.get(), c.busy_cycles.get(), c.received.get());
+    let (idle, busy, packets) = (c.idle_cycles, c.busy_cycles, c.received);
     let total = idle + busy;
     if total == 0 {
         return out;
@@ -204,7 +204,7 @@ fn stats(t: &ThreadView) -> String {
 
 /// The main thread moves no packets here; scripts expect its section all the same.
 fn main_thread_stats() -> String {
-    format!("main thread:\n{}", packet_stats(&WalkCounters::default()))
+    format!("main thread:\n{}", packet_stats(&WalkCounts::default()))
 }
 
 fn upcalls(s: &Switch) -> String {
