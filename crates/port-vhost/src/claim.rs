@@ -4,6 +4,7 @@
 //! threads, which may wait, claim a ring before they change or unmap anything under it. An
 //! uncontended claim is one locked instruction for each burst.
 
+use packet::arch::cycles;
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,6 +14,10 @@ const FREE: u8 = 0;
 const CLAIMED: u8 = 1;
 /// Claimed, without a guard: see [`Claimed::lend`].
 const LENT: u8 = 2;
+
+/// Cycles for which a control thread tries before it yields: a few tries, as the holder may need
+/// its processor.
+const SHORT_SPIN: u64 = 3_000;
 
 /// A value and the right to use it.
 #[derive(Debug, Default)]
@@ -44,16 +49,25 @@ impl<T> Claim<T> {
         won.is_ok().then(|| Claimed { claim: self })
     }
 
-    /// Claims the value, trying `spins` times: as long as another thread may take for one burst.
+    /// Claims the value, trying for `limit` [`cycles`]: as long as another thread may take for one
+    /// burst. It tries twice at least.
     #[inline(always)]
-    pub(crate) fn claim_within(&self, spins: u32) -> Option<Claimed<'_, T>> {
-        for _ in 0..spins {
+    pub(crate) fn claim_within(&self, limit: u64) -> Option<Claimed<'_, T>> {
+        self.try_claim().or_else(|| self.spin(limit))
+    }
+
+    #[cold]
+    fn spin(&self, limit: u64) -> Option<Claimed<'_, T>> {
+        let start = cycles();
+        loop {
+            std::hint::spin_loop();
             if let Some(c) = self.try_claim() {
                 return Some(c);
             }
-            std::hint::spin_loop();
+            if cycles().wrapping_sub(start) >= limit {
+                return None;
+            }
         }
-        None
     }
 
     /// Claims the value, waiting up to `patience`: for control threads. A holder keeps it for one
@@ -61,7 +75,7 @@ impl<T> Claim<T> {
     pub(crate) fn claim_for(&self, patience: Duration) -> Option<Claimed<'_, T>> {
         let start = Instant::now();
         loop {
-            if let Some(c) = self.claim_within(100) {
+            if let Some(c) = self.claim_within(SHORT_SPIN) {
                 return Some(c);
             }
             if start.elapsed() < Duration::from_millis(1) {
@@ -138,6 +152,17 @@ mod tests {
         assert!(cell.try_claim().is_none());
         assert_eq!(*cell.resume().expect("lent"), 2);
         assert!(cell.try_claim().is_some());
+    }
+
+    #[test]
+    fn a_claim_in_vain_ends_in_time() {
+        let cell = Claim::new(());
+        let held = cell.try_claim().expect("free");
+        let start = cycles();
+        assert!(cell.claim_within(100_000).is_none());
+        assert!(cycles() - start >= 100_000);
+        drop(held);
+        assert!(cell.claim_within(0).is_some());
     }
 
     #[test]

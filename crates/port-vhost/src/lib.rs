@@ -8,12 +8,14 @@
 //! The `vhost` crate's message types are used; its dispatcher refuses stock QEMU's order of messages,
 //! and the `virtio-queue` crate's rings cost 9 to 14 times as much a packet, so both are our own.
 //!
-//! `unsafe` is in [`claim`], [`message`] (descriptors from the kernel), [`ring`] (guest memory) and
-//! [`sigbus`] (guest memory that went away).
+//! `unsafe` is in [`claim`], in [`link`], [`message`] and [`session`] (descriptors from the kernel
+//! and from the front end), in [`ring`] (guest memory) and in [`sigbus`] (guest memory that went
+//! away).
 
 mod claim;
 mod features;
 mod link;
+mod log_budget;
 mod mem;
 mod message;
 mod ring;
@@ -24,12 +26,14 @@ mod vring;
 pub use link::Mode;
 pub use ring::RingFault;
 
+use log_budget::LogBudget;
 use packet::{Burst, BurstBuf, DropCounts, DropReason};
 use port::{Counters, Port};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vring::Vring;
 
@@ -37,8 +41,9 @@ use vring::Vring;
 /// there works here.
 pub const MAX_QUEUE_PAIRS: usize = 128;
 const MAX_VRINGS: usize = 2 * MAX_QUEUE_PAIRS;
-/// Bytes of a frame beyond the MTU: Ethernet header and one VLAN tag.
-const FRAME_OVERHEAD: u32 = 18;
+/// Bytes of a frame beyond the MTU: Ethernet header (14) and two VLAN tags (4 each), so that a tag
+/// that a flow pushes, or 802.1ad, does not shorten what a guest may send.
+const FRAME_OVERHEAD: u32 = 22;
 
 /// What a port is made from.
 pub struct Config {
@@ -87,6 +92,8 @@ struct Shared {
     ring_faults: AtomicU64,
     connections: AtomicU64,
     protocol_errors: AtomicU64,
+    /// Of all log lines that a front end can cause, over all its connections.
+    log: LogBudget,
     status: Mutex<Status>,
     /// Rung by PMD threads when a ring broke a rule.
     bell: Arc<EventFd>,
@@ -102,6 +109,20 @@ impl Shared {
 
     fn status(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs what a front end did wrong, as long as the budget lasts.
+    fn warn(&self, what: std::fmt::Arguments<'_>) {
+        if let Some(more) = self.log.take(Instant::now()) {
+            tracing::warn!("{}: {what}{more}", self.name);
+        }
+    }
+
+    /// Logs what a front end did, as long as the budget lasts.
+    fn info(&self, what: std::fmt::Arguments<'_>) {
+        if let Some(more) = self.log.take(Instant::now()) {
+            tracing::info!("{}: {what}{more}", self.name);
+        }
     }
 }
 
@@ -134,6 +155,7 @@ impl VhostPort {
             ring_faults: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             protocol_errors: AtomicU64::new(0),
+            log: LogBudget::new(Instant::now()),
             status: Mutex::default(),
             bell: Arc::new(EventFd::new(EFD_NONBLOCK)?),
             stop: EventFd::new(EFD_NONBLOCK)?,

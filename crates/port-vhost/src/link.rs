@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tracing::{info, warn};
+use tracing::warn;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Which side of the socket listens.
@@ -26,19 +26,45 @@ pub enum Mode {
 
 /// Longest wait before the next attempt to connect when nothing was seen to change.
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// A connection that lasted less than this counts as another failed attempt.
+/// After a connection that lasted less than this, however it ended, the next one waits: a peer that
+/// connects and goes again and again must not keep the switch busy with that.
 const SETTLED: Duration = Duration::from_secs(1);
+
+/// A wait that doubles from a millisecond to [`RETRY_MAX`].
+#[derive(Debug, Clone, Copy, Default)]
+struct BackOff(Duration);
+
+impl BackOff {
+    fn longer(&mut self) {
+        self.0 = (self.0 * 2).clamp(Duration::from_millis(1), RETRY_MAX);
+    }
+
+    fn reset(&mut self) {
+        self.0 = Duration::ZERO;
+    }
+
+    /// After a connection that lasted for `time`.
+    fn after(&mut self, time: Duration) {
+        match time < SETTLED {
+            true => self.longer(),
+            false => self.reset(),
+        }
+    }
+}
 
 /// Binds the listening socket, if this side listens. A stale socket file is replaced.
 pub(crate) fn prepare(mode: Mode, path: &Path) -> io::Result<Option<UnixListener>> {
     if mode == Mode::Client {
         return Ok(None);
     }
-    match UnixStream::connect(path) {
-        Ok(_) => {
-            let why = format!("{}: another process listens on this socket", path.display());
-            return Err(io::Error::new(ErrorKind::AddrInUse, why));
-        }
+    let taken = || {
+        let why = format!("{}: another process listens on this socket", path.display());
+        io::Error::new(ErrorKind::AddrInUse, why)
+    };
+    match connect(path) {
+        Ok(_) => return Err(taken()),
+        // Its queue of connections is full.
+        Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(taken()),
         Err(_) if path.symlink_metadata().is_ok_and(|m| m.file_type().is_socket()) => {
             std::fs::remove_file(path)?;
         }
@@ -76,10 +102,9 @@ pub(crate) fn fd(event: &EventFd) -> BorrowedFd<'_> {
 }
 
 fn serve(shared: &Shared, listener: &UnixListener) -> io::Result<()> {
-    let mut wait = Duration::ZERO;
+    let mut pause = BackOff::default();
     loop {
-        // A peer that connects and fails again and again must not keep us busy with that.
-        if stopped(shared, wait)? {
+        if stopped(shared, pause.0)? {
             return Ok(());
         }
         let [stop, _] = wait_readable([fd(&shared.stop), listener.as_fd()], None)?;
@@ -89,15 +114,12 @@ fn serve(shared: &Shared, listener: &UnixListener) -> io::Result<()> {
         match listener.accept() {
             Ok((stream, _)) => {
                 let start = Instant::now();
-                let failed = session(shared, stream, Some(listener));
-                wait = match failed && start.elapsed() < SETTLED {
-                    true => (wait * 2).clamp(Duration::from_millis(1), RETRY_MAX),
-                    false => Duration::ZERO,
-                };
+                session(shared, stream, Some(listener));
+                pause.after(start.elapsed());
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             Err(e) => {
-                warn!("{}: accept: {e}", shared.name);
+                shared.warn(format_args!("accept: {e}"));
                 if stopped(shared, RETRY_MAX)? {
                     return Ok(());
                 }
@@ -107,12 +129,14 @@ fn serve(shared: &Shared, listener: &UnixListener) -> io::Result<()> {
 }
 
 fn keep_connecting(shared: &Shared, path: &Path) -> io::Result<()> {
-    let mut wait = Duration::ZERO;
+    // Two waits: a change in the directory ends the one for a front end to appear, but not the one
+    // after a short connection, or a front end could end that by touching files.
+    let (mut retry, mut pause) = (BackOff::default(), BackOff::default());
     let mut told = None;
     let mut watch = Watch::default();
     loop {
-        if watch.wait(shared, path, wait)? {
-            wait = Duration::ZERO;
+        if watch.wait(shared, path, retry.0)? {
+            retry.reset();
         }
         if stopped(shared, Duration::ZERO)? {
             return Ok(());
@@ -120,19 +144,23 @@ fn keep_connecting(shared: &Shared, path: &Path) -> io::Result<()> {
         match connect(path) {
             Ok(stream) => {
                 told = None;
+                retry.reset();
                 let start = Instant::now();
                 session(shared, stream, None);
-                if start.elapsed() >= SETTLED {
-                    wait = Duration::ZERO;
+                pause.after(start.elapsed());
+                if stopped(shared, pause.0)? {
+                    return Ok(());
                 }
             }
-            Err(e) if told != Some(e.kind()) => {
-                info!("{}: {}: {e}; waiting for the front end", shared.name, path.display());
-                told = Some(e.kind());
+            Err(e) => {
+                if told != Some(e.kind()) {
+                    let path = path.display();
+                    shared.info(format_args!("{path}: {e}; waiting for the front end"));
+                    told = Some(e.kind());
+                }
+                retry.longer();
             }
-            Err(_) => {}
         }
-        wait = (wait * 2).clamp(Duration::from_millis(1), RETRY_MAX);
     }
 }
 
@@ -186,28 +214,64 @@ fn open_watch(path: &Path) -> io::Result<OwnedFd> {
     Ok(watch)
 }
 
-/// Serves one front end until it goes, misbehaves, or the port is closed. True if it misbehaved.
-fn session(shared: &Shared, stream: UnixStream, listener: Option<&UnixListener>) -> bool {
+/// Serves one front end until it goes, misbehaves, or the port is closed.
+fn session(shared: &Shared, stream: UnixStream, listener: Option<&UnixListener>) {
     shared.connections.fetch_add(1, Relaxed);
     shared.status().connected = true;
     shared.status().last_error = None;
-    info!("{}: front end connected", shared.name);
+    shared.info(format_args!("front end connected"));
     let result = Connection::new(stream, fd(&shared.stop))
         .map_err(ProtocolError::from)
         .and_then(|conn| Session::new(shared, conn).run(listener));
     let last_error = match result {
         Ok(()) | Err(ProtocolError::Closed) => {
-            info!("{}: front end disconnected", shared.name);
+            shared.info(format_args!("front end disconnected"));
             None
         }
         Err(e) => {
             shared.protocol_errors.fetch_add(1, Relaxed);
-            warn!("{}: connection to the front end reset: {e}", shared.name);
+            shared.warn(format_args!("connection to the front end reset: {e}"));
             Some(e.to_string())
         }
     };
-    let failed = last_error.is_some();
     *shared.status() = crate::Status { last_error, ..Default::default() };
     (shared.on_change)();
-    failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{bind, listen};
+
+    #[test]
+    fn a_socket_whose_queue_is_full_is_somebodys() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("socket");
+        let flags = SocketFlags::CLOEXEC;
+        let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+        let busy = rustix::net::socket_with(family, kind, flags, None).expect("socket");
+        bind(&busy, &SocketAddrUnix::new(&path).expect("short")).expect("binds");
+        listen(&busy, 0).expect("listens");
+        let mut queue = Vec::new();
+        while let Ok(stream) = connect(&path) {
+            queue.push(stream);
+            assert!(queue.len() < 100, "a queue that is never full");
+        }
+        let refused = prepare(Mode::Server, &path).expect_err("taken").kind();
+        assert_eq!(refused, ErrorKind::AddrInUse);
+        assert!(path.exists());
+        drop((queue, busy));
+        assert!(prepare(Mode::Server, &path).expect("stale").is_some());
+    }
+
+    #[test]
+    fn short_connections_wait_longer_and_longer() {
+        let mut pause = BackOff::default();
+        let short = SETTLED / 2;
+        let waits: Vec<u128> =
+            (0..12).map(|_| (pause.after(short), pause.0.as_millis()).1).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 1000]);
+        pause.after(SETTLED);
+        assert_eq!(pause.0, Duration::ZERO);
+    }
 }

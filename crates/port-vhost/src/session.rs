@@ -14,14 +14,13 @@ use crate::mem::{GuestMemory, MAX_SLOTS, RegionSpec};
 use crate::message::{Connection, Message, ProtocolError, wait_readable};
 use crate::{MAX_QUEUE_PAIRS, MAX_VRINGS, Shared};
 use rings::{Setup, never_block};
-use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tracing::{debug, warn};
+use tracing::debug;
 use vhost::vhost_user::message::{
     FrontendReq as Req, VhostUserMemory, VhostUserMemoryRegion, VhostUserSingleMemoryRegion,
     VhostUserU64, VhostUserVringAddr, VhostUserVringState,
@@ -34,10 +33,6 @@ use vmm_sys_util::eventfd::EventFd;
 const WATCH: Duration = Duration::from_millis(100);
 /// In a SET_VRING_KICK, CALL or ERR: no descriptor comes with it, poll instead.
 const NO_FD: u64 = 1 << 8;
-
-/// Log lines about one connection. What a front end does beyond that is counted, not written: it
-/// must not fill the host's disk.
-const MAX_LOG_LINES: u32 = 100;
 
 /// The answer to a request.
 enum Reply {
@@ -61,31 +56,12 @@ pub(crate) struct Session<'p> {
     status: u8,
     mem: Arc<GuestMemory>,
     rings: Vec<Setup>,
-    logged: Cell<u32>,
 }
 
 impl<'p> Session<'p> {
     pub(crate) fn new(shared: &'p Shared, conn: Connection<'p>) -> Session<'p> {
         let mem = Arc::default();
-        Session {
-            shared,
-            conn,
-            features: 0,
-            status: 0,
-            mem,
-            rings: Vec::new(),
-            logged: Cell::new(0),
-        }
-    }
-
-    /// Logs something about this front end, [`MAX_LOG_LINES`] times.
-    fn warn(&self, what: std::fmt::Arguments<'_>) {
-        let n = self.logged.get();
-        if n < MAX_LOG_LINES {
-            let last = if n + 1 == MAX_LOG_LINES { " (no more of this connection)" } else { "" };
-            warn!("{}: {what}{last}", self.shared.name);
-            self.logged.set(n + 1);
-        }
+        Session { shared, conn, features: 0, status: 0, mem, rings: Vec::new() }
     }
 
     /// Follows messages until the front end goes or the port is closed.
@@ -114,7 +90,7 @@ impl<'p> Session<'p> {
             } else if second && let Some(Ok(_)) = listener.map(UnixListener::accept) {
                 // Only when the first is silent: one that closes and connects again is not refused,
                 // because its end is found before its new beginning.
-                self.warn(format_args!("refused a second front end on the socket"));
+                self.shared.warn(format_args!("refused a second front end on the socket"));
             }
         }
     }
@@ -130,7 +106,7 @@ impl<'p> Session<'p> {
             Err(e @ (ProtocolError::Memory(_) | ProtocolError::Unsupported { .. }))
                 if wants_ack =>
             {
-                self.warn(format_args!("refused: {e}"));
+                self.shared.warn(format_args!("refused: {e}"));
                 self.shared.protocol_errors.fetch_add(1, Relaxed);
                 self.conn.reply(code, &1u64.to_ne_bytes())
             }
@@ -357,10 +333,10 @@ fn region(r: VhostUserSingleMemoryRegion) -> RegionSpec {
 }
 
 /// A descriptor from the front end as an eventfd that does not block a PMD thread. Anything else is
-/// refused: a write to a file or a pipe has other effects.
+/// refused, and so are all if /proc cannot say: a write to a file or a pipe has other effects.
 fn event_fd(code: u32, file: File) -> Result<EventFd, ProtocolError> {
     let name = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    if name.is_ok_and(|n| n.as_os_str() != "anon_inode:[eventfd]") {
+    if !name.is_ok_and(|n| n.as_os_str() == "anon_inode:[eventfd]") {
         let what = "the descriptor is not an eventfd".to_string();
         return Err(ProtocolError::Value { code, what });
     }

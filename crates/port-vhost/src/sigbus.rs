@@ -12,7 +12,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -20,12 +20,15 @@ use vmm_sys_util::eventfd::EventFd;
 /// thousand with eight.
 const MAX_RANGES: usize = 8192;
 const FREE: usize = 0;
-/// Being filled in or emptied: no address compares as inside.
+/// Taken, but not filled in yet.
 const BUSY: usize = usize::MAX;
 
 /// One guarded mapping.
 struct Slot {
-    /// First address, or [`FREE`] or [`BUSY`]. Written last when a slot is filled.
+    /// Odd while the slot is filled in, another number each time: what was read between two looks
+    /// at the same even number belongs together.
+    generation: AtomicUsize,
+    /// First address, or [`FREE`] or [`BUSY`].
     start: AtomicUsize,
     end: AtomicUsize,
     /// Page size of the mapping, a power of two.
@@ -35,15 +38,16 @@ struct Slot {
     broken: AtomicBool,
 }
 
-static RANGES: [Slot; MAX_RANGES] = [const {
-    Slot {
-        start: AtomicUsize::new(FREE),
-        end: AtomicUsize::new(0),
-        page: AtomicUsize::new(4096),
-        bell: AtomicI32::new(-1),
-        broken: AtomicBool::new(false),
-    }
-}; MAX_RANGES];
+/// What a slot says, read at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    start: usize,
+    end: usize,
+    page: usize,
+    bell: c_int,
+}
+
+static RANGES: [Slot; MAX_RANGES] = [const { Slot::new() }; MAX_RANGES];
 
 /// The action before ours, never freed.
 static BEFORE: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
@@ -64,15 +68,13 @@ impl Guard {
         if !*INSTALLED.get_or_init(install) {
             return None;
         }
-        let slot = RANGES.iter().position(|s| {
-            s.start.compare_exchange(FREE, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        })?;
-        let s = &RANGES[slot];
-        s.end.store(start.saturating_add(len), Ordering::Relaxed);
-        s.page.store(page.next_power_of_two().max(4096), Ordering::Relaxed);
-        s.bell.store(bell.as_raw_fd(), Ordering::Relaxed);
-        s.broken.store(false, Ordering::Relaxed);
-        s.start.store(start, Ordering::Release);
+        let range = Range {
+            start,
+            end: start.saturating_add(len),
+            page: page.next_power_of_two().max(4096),
+            bell: bell.as_raw_fd(),
+        };
+        let slot = RANGES.iter().position(|s| s.take(range))?;
         Some(Guard { slot, _bell: bell })
     }
 
@@ -84,7 +86,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        RANGES[self.slot].start.store(FREE, Ordering::Release);
+        RANGES[self.slot].free();
     }
 }
 
@@ -117,20 +119,68 @@ extern "C" fn on_bus_error(_signal: c_int, info: *mut libc::siginfo_t, _context:
 }
 
 impl Slot {
-    /// If `at` is inside, puts private memory there and tells the port. Runs in the signal handler,
-    /// on a thread that uses the mapping, so the slot cannot be freed meanwhile.
-    fn replace(&self, at: usize) -> bool {
-        let start = self.start.load(Ordering::Acquire);
-        let end = self.end.load(Ordering::Relaxed);
-        if start == FREE || start == BUSY || !(start..end).contains(&at) {
+    const fn new() -> Slot {
+        Slot {
+            generation: AtomicUsize::new(0),
+            start: AtomicUsize::new(FREE),
+            end: AtomicUsize::new(0),
+            page: AtomicUsize::new(4096),
+            bell: AtomicI32::new(-1),
+            broken: AtomicBool::new(false),
+        }
+    }
+
+    /// Fills the slot in, if it is free.
+    fn take(&self, range: Range) -> bool {
+        if self.start.compare_exchange(FREE, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
-        let page = at & !(self.page.load(Ordering::Relaxed) - 1);
-        let from = page.max(start);
+        // Only the one who made it BUSY gets here, so the generation has one writer.
+        let generation = self.generation.load(Ordering::Relaxed);
+        self.generation.store(generation.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.end.store(range.end, Ordering::Relaxed);
+        self.page.store(range.page, Ordering::Relaxed);
+        self.bell.store(range.bell, Ordering::Relaxed);
+        self.broken.store(false, Ordering::Relaxed);
+        self.start.store(range.start, Ordering::Relaxed);
+        self.generation.store(generation.wrapping_add(2), Ordering::Release);
+        true
+    }
+
+    fn free(&self) {
+        self.start.store(FREE, Ordering::Release);
+    }
+
+    /// What the slot says; `None` if it is free, or filled in just now.
+    fn read(&self) -> Option<Range> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let range = Range {
+            start: self.start.load(Ordering::Relaxed),
+            end: self.end.load(Ordering::Relaxed),
+            page: self.page.load(Ordering::Relaxed),
+            bell: self.bell.load(Ordering::Relaxed),
+        };
+        fence(Ordering::Acquire);
+        let same = self.generation.load(Ordering::Relaxed) == generation;
+        let taken = range.start != FREE && range.start != BUSY;
+        (same && taken && generation.is_multiple_of(2)).then_some(range)
+    }
+
+    /// If `at` is inside, puts private memory there and tells the port. Runs in the signal handler,
+    /// on a thread that uses the mapping that `at` is in: the slot of that one does not change, and
+    /// one that changes is another's.
+    fn replace(&self, at: usize) -> bool {
+        let Some(Range { start, end, page, bell }) = self.read() else { return false };
+        if !(start..end).contains(&at) {
+            return false;
+        }
+        let from = (at & !(page - 1)).max(start);
         let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: errno is thread-local and put back. The range replaced lies in one mapping that
-        // this slot's owner made and still keeps; its memory is only ever reached by raw pointers.
-        // The descriptor is open while the slot is taken.
+        // SAFETY: errno is thread-local and put back. All of the range was filled in by one owner
+        // (see `read`), so it lies in one mapping; `at` is inside, and this thread is using it, so
+        // the owner still keeps mapping, slot and descriptor. The memory is only ever reached by
+        // raw pointers.
         unsafe {
             let errno = libc::__errno_location();
             let saved = *errno;
@@ -139,7 +189,7 @@ impl Slot {
             if new != libc::MAP_FAILED {
                 self.broken.store(true, Ordering::Release);
                 let one = 1u64;
-                libc::write(self.bell.load(Ordering::Relaxed), (&raw const one).cast(), 8);
+                libc::write(bell, (&raw const one).cast(), 8);
             }
             *errno = saved;
             new != libc::MAP_FAILED
@@ -190,6 +240,39 @@ mod tests {
         let slot = guard.slot;
         drop(guard);
         assert_eq!(RANGES[slot].start.load(Ordering::Relaxed), FREE);
+    }
+
+    #[test]
+    fn a_slot_that_changes_is_never_read_in_parts() {
+        let slot = Slot::new();
+        let stop = AtomicBool::new(false);
+        let range = |k: usize| Range { start: k, end: k + 7, page: k + 1, bell: k as c_int };
+        let mut seen = std::collections::BTreeSet::new();
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                for k in (1..1_000).cycle() {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    assert!(slot.take(range(k)) && !slot.take(range(0)));
+                    slot.free();
+                }
+            });
+            let mut looks = 0;
+            while looks < 1_000_000 || seen.len() < 20 {
+                looks += 1;
+                let Some(r) = slot.read() else { continue };
+                if r != range(r.start) {
+                    stop.store(true, Ordering::Relaxed);
+                    panic!("of two owners: {r:?}");
+                }
+                seen.insert(r.start);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(slot.read(), None);
+        assert!(slot.take(range(5)));
+        assert_eq!(slot.read(), Some(range(5)));
     }
 
     #[test]

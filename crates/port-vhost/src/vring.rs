@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
-/// Tries to claim a guest's receive ring that another PMD thread is filling: as long as it takes to
-/// copy a burst of full frames, some tens of microseconds.
-const TX_CLAIM_SPINS: u32 = 4096;
+/// [`packet::arch::cycles`] for which a thread tries to claim a guest's receive ring that another
+/// PMD thread is filling: 100 us at 3 GHz. Copying a burst of full frames takes some tens of
+/// microseconds; who holds it for longer has lost its processor.
+const TX_CLAIM_CYCLES: u64 = 300_000;
 
 /// How long the session waits for a ring before it looks why it is held.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -154,7 +155,7 @@ impl Vring {
     /// done.
     #[inline(always)]
     pub(crate) fn tx(&self, burst: &mut Burst<'_>, picks: &[u8]) -> bool {
-        let Some(mut held) = self.ring.claim_within(TX_CLAIM_SPINS) else {
+        let Some(mut held) = self.ring.claim_within(TX_CLAIM_CYCLES) else {
             return false;
         };
         let Some(ring) = held.as_mut().filter(|_| self.is_live()) else {

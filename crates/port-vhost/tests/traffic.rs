@@ -254,10 +254,11 @@ fn drops_have_their_names() {
         f
     };
     let reclaimed = |a: &mut Driver| a.drain_tx(0, Instant::now() + PATIENCE).expect("drains");
-    a.tx(0, &[frame(1519), frame(1600)]).expect("sends");
+    // 1500 bytes of packet, 14 of Ethernet header, two tags.
+    a.tx(0, &[frame(1523), frame(1600)]).expect("sends");
     assert!(reclaimed(&mut a));
     assert_eq!(lab.drops(1, DropReason::TxMtuExceeded), 2);
-    a.tx(0, &[frame(1518), frame(501), frame(500)]).expect("sends");
+    a.tx(0, &[frame(1522), frame(501), frame(500)]).expect("sends");
     assert!(reclaimed(&mut a));
     assert_eq!(lab.drops(1, DropReason::TxBufferTooSmall), 2, "512 hold 500 and a header");
     a.tx(0, &vec![frame(100); 20]).expect("sends");

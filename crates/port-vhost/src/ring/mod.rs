@@ -2,8 +2,9 @@
 //! ring.
 //!
 //! A [`Ring`] is generic over the ring's [`Layout`] (split or packed), chosen once when it starts;
-//! everything about buffers is here, receiving is in [`rx`] and sending in [`tx`]. What the guest can write is read once and
-//! checked: a ring that breaks a rule of virtio is a [`RingFault`], and its port disables it.
+//! everything about buffers is here, receiving is in [`rx`] and sending in [`tx`]. What the guest
+//! can write is read once and checked: a ring that breaks a rule of virtio is a [`RingFault`], and
+//! its port disables it.
 
 mod packed;
 mod rx;
@@ -26,8 +27,10 @@ pub(crate) const F_NEXT: u16 = 1;
 pub(crate) const F_WRITE: u16 = 2;
 pub(crate) const F_INDIRECT: u16 = 4;
 
-/// Pieces that one buffer, and all buffers of a burst, may have: 64 KiB in pieces of 64 bytes. QEMU
-/// takes as many. It bounds what a guest can make a PMD thread walk in one burst.
+/// Pieces that one buffer may have: 64 KiB in pieces of 64 bytes; QEMU takes as many. All buffers
+/// of a received burst together have no more, because it ends before the buffer that would exceed
+/// it (walked in vain, so a guest can make a PMD thread walk twice as many). A packet that is sent
+/// is given up when its buffers have as many; a transmit call as a whole has [`tx::TX_PIECES`].
 const MAX_PIECES: usize = 1024;
 
 /// The rule that a guest's ring broke.
@@ -284,9 +287,9 @@ impl<L: Layout> Ring<L> {
         for _ in 0..entries {
             let addr = table.addr.checked_add(u64::from(at) * 16).ok_or(RingFault::BadAddress)?;
             let window = self.mem.find(addr).ok_or(RingFault::BadAddress)?;
-            let p = window.at(addr, 16).ok_or(RingFault::BadAddress)?.cast::<u64>();
-            // SAFETY: 16 bytes of guest memory at p; they may be unaligned.
-            let (lo, hi) = unsafe { (p.read_unaligned(), p.add(1).read_unaligned()) };
+            let p = window.at(addr, 16).ok_or(RingFault::BadAddress)?;
+            // SAFETY: `at` found 16 bytes of guest memory.
+            let (lo, hi) = unsafe { read_entry(p) };
             let (d, last) = L::indirect_entry(lo, hi, at + 1 == entries);
             if d.flags & F_INDIRECT != 0 {
                 return Err(RingFault::Indirect);
@@ -325,6 +328,23 @@ impl<L: Layout> Ring<L> {
             c.notified();
         }
     }
+}
+
+/// The two words of an indirect table's entry, each byte read exactly once. A driver may put the
+/// table anywhere (virtio 1.3, 2.7.5.3 asks for no alignment).
+///
+/// # Safety
+/// `p` is readable for 16 bytes, which the guest may write meanwhile.
+unsafe fn read_entry(p: *const u8) -> (u64, u64) {
+    let words = p.cast::<u64>();
+    if words.is_aligned() {
+        // SAFETY: aligned, and 16 bytes by the caller.
+        return unsafe { (words.read_volatile(), words.add(1).read_volatile()) };
+    }
+    // SAFETY: i < 8, so both bytes are among the caller's 16.
+    let word =
+        |at| u64::from_ne_bytes(std::array::from_fn(|i| unsafe { p.add(at + i).read_volatile() }));
+    (word(0), word(8))
 }
 
 /// A ring of either layout.

@@ -53,6 +53,10 @@ impl<L: Layout> Ring<L> {
             }
             self.lent.push(lent);
             n += 1;
+            if self.pieces.len() > MAX_PIECES - BURST {
+                // A first buffer of that many: what follows may find no segment left.
+                break;
+            }
         }
         let (mut header_bytes, mut payload_bytes) = (0, 0);
         for s in &sources[..n] {
@@ -91,7 +95,10 @@ impl<L: Layout> Ring<L> {
         if frame > head {
             let rest = s.ptr.wrapping_add(self.header + head);
             // SAFETY: as above; the ring stays claimed, and so mapped, until the burst ends.
-            unsafe { buf.add_segment(rest, frame - head) };
+            if !unsafe { buf.add_segment(rest, frame - head) } {
+                buf.pop();
+                return Err(DropReason::RxTooManySegments);
+            }
         }
         if asks {
             buf.pop();
@@ -140,9 +147,12 @@ impl<L: Layout> Ring<L> {
             buf.pop();
             return Err(DropReason::RxInvalidOffload);
         }
-        for piece in split.iter().chain(&pieces[borrowed..]) {
+        for piece in split.iter().chain(&pieces[borrowed..]).filter(|p| p.len > 0) {
             // SAFETY: pieces are guest memory, mapped until the burst ends, see `fetch`.
-            unsafe { buf.add_segment(piece.ptr, piece.len) };
+            if !unsafe { buf.add_segment(piece.ptr, piece.len) } {
+                buf.pop();
+                return Err(DropReason::RxTooManySegments);
+            }
         }
         Ok((head, s.len - self.header))
     }

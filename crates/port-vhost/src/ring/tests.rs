@@ -728,3 +728,124 @@ fn a_packed_ring_goes_on_after_its_device_was_killed() {
     }
     assert!(stale > 100, "{stale} times a base from long ago");
 }
+
+#[test]
+fn frames_behind_a_buffer_of_very_many_pieces_arrive_whole() {
+    for (packed, count) in [980, 992, 993, 1000, 1024].map(|n| [(false, n), (true, n)]).concat() {
+        let what = format!("packed {packed}, {count} pieces");
+        let mem = memory();
+        let mut driver = Naive::new(Ram(mem.clone()), packed, 64, 0);
+        let mut ring = start(&mem, &driver, driver.base(), false, 12, true);
+        let (mut buf, c, mut rng) = (BurstBuf::new(), QueueCounters::default(), Rng(7));
+        let mut sent = Vec::new();
+        // Nearly all pieces lie behind the private bytes: each takes a segment.
+        let at = slot_at(2);
+        let lens = std::iter::once(12 + 129).chain(std::iter::repeat_n(1, count - 1));
+        let parts: Vec<Part> = lens
+            .scan(at, |gpa, len| {
+                *gpa += len;
+                Some(Part { gpa: *gpa - len, len: len as u32 })
+            })
+            .collect();
+        sent.push(rng.bytes(129 + count - 1));
+        driver.ram.write(at, &[[0; 12].as_slice(), &sent[0]].concat());
+        driver.post(&parts, false, Some(slot_at(0))).expect("room");
+        for slot in 3..50 {
+            let frame = rng.bytes(200);
+            driver.ram.write(slot_at(slot), &[[0; 12].as_slice(), &frame].concat());
+            driver.post(&[Part { gpa: slot_at(slot), len: 212 }], false, None).expect("room");
+            sent.push(frame);
+        }
+        let mut got = Vec::new();
+        for _ in 0..4 {
+            ring.rx(&mut buf, &c).expect("no fault");
+            let burst = buf.lend(&Nobody);
+            got.extend((0..burst.len()).map(|i| frame_of(&burst, i)));
+            drop(burst);
+            ring.give_back(&c);
+        }
+        assert_eq!(c.drops.total(), 0, "{what}");
+        assert!(got == sent, "{what}: {} frames of {}", got.len(), sent.len());
+    }
+}
+
+/// A ring of 32768 times the same buffer, all of them available: `flags` and an address and length
+/// in the second region.
+fn full_ring(packed: bool, mergeable: bool, (gpa, len, flags): (u64, u32, u16)) -> (Ram, AnyRing) {
+    const SIZE: u64 = 1 << 15;
+    let mem = memory();
+    let ram = Ram(mem.clone());
+    let (driver, device) = (START + 0x8_0000, START + 0xa_0000);
+    for i in 0..SIZE {
+        let (a, b) = if packed { (i as u16, flags | 1 << 7) } else { (flags, 0) };
+        ram.desc(START + 16 * i, &Part { gpa, len }, a, b);
+        if !packed {
+            ram.write(driver + 4 + 2 * i, &(i as u16).to_le_bytes());
+        }
+    }
+    if !packed {
+        ram.write(driver + 2, &(SIZE as u16).to_le_bytes());
+    }
+    let (desc, driver, device) = (USER + START, USER + driver, USER + device);
+    let (size, base, header) = (SIZE as u16, 0x8000, 12);
+    let spec = RingSpec { size, desc, driver, device, base, event_idx: false, header, mergeable };
+    let ring = if packed {
+        let l = Packed::new(&spec, &mem).expect("valid");
+        AnyRing::Packed(Ring::new(l, mem, &spec, None))
+    } else {
+        let l = Split::new(&spec, &mem).expect("valid");
+        AnyRing::Split(Ring::new(l, mem, &spec, None))
+    };
+    (ram, ring)
+}
+
+/// Sends 32 frames of `len` bytes; returns how many were written, found the ring full, and found
+/// its first buffer too small.
+fn send_32(ring: &mut AnyRing, len: usize) -> [u64; 3] {
+    let (mut buf, c) = (BurstBuf::new(), QueueCounters::default());
+    fill(&mut Rng(3), &mut buf, &vec![vec![9; len]; 32]);
+    let picks: [u8; 32] = std::array::from_fn(|i| i as u8);
+    ring.tx(&mut buf.lend(&Nobody), &picks, &c).expect("no fault");
+    let [full, small] =
+        [DropReason::TxRingFull, DropReason::TxBufferTooSmall].map(|r| c.drops.get(r));
+    [32 - c.drops.total(), full, small]
+}
+
+#[test]
+fn a_transmit_call_walks_a_bounded_number_of_pieces() {
+    let there = START + REGION;
+    for packed in [false, true] {
+        // Each frame takes 912 pieces: two of them, and what is left is not enough for a third.
+        let (_, mut ring) = full_ring(packed, true, (there, 1, F_WRITE));
+        let whole = (tx::TX_PIECES / 912) as u64;
+        assert_eq!(send_32(&mut ring, 900), [whole, 32 - whole, 0], "packed {packed}");
+        assert_eq!(send_32(&mut ring, 1500), [0, 32, 0], "more pieces than a frame may have");
+        // Tables of 1000 pieces, each too small: walked until the budget is spent.
+        let (ram, mut ring) = full_ring(packed, false, (there, 16_000, F_INDIRECT));
+        for i in 0..1000 {
+            let part = Part { gpa: there + 0x8000, len: 1 };
+            let next = if i < 999 { F_NEXT } else { 0 };
+            let (a, b) = if packed { (0, F_WRITE) } else { (F_WRITE | next, i as u16 + 1) };
+            ram.desc(there + 16 * i, &part, a, b);
+        }
+        let tried = tx::TX_PIECES.div_ceil(1000) as u64;
+        assert_eq!(send_32(&mut ring, 1500), [0, 32 - tried, tried], "packed {packed}");
+    }
+}
+
+#[test]
+fn an_indirect_table_may_lie_anywhere() {
+    for (packed, off) in [false, true].map(|p| [(p, 0), (p, 1), (p, 4), (p, 15)]).concat() {
+        let mem = memory();
+        let mut driver = Naive::new(Ram(mem.clone()), packed, 8, 0);
+        let mut ring = start(&mem, &driver, driver.base(), false, 12, true);
+        let frame = Rng(9).bytes(300);
+        driver.ram.write(slot_at(1), &[[0; 12].as_slice(), &frame].concat());
+        let part = |at, len| Part { gpa: slot_at(1) + at, len };
+        let parts = [part(0, 12), part(12, 100), part(112, 200)];
+        driver.post(&parts, false, Some(slot_at(0) + off)).expect("room");
+        let (mut buf, c) = (BurstBuf::new(), QueueCounters::default());
+        ring.rx(&mut buf, &c).expect("no fault");
+        assert!(frame_of(&buf.lend(&Nobody), 0) == frame, "packed {packed}, at {off}");
+    }
+}

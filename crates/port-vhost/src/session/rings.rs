@@ -71,7 +71,7 @@ impl Session<'_> {
         };
         let Some(ring) = ring else {
             let size = spec.size;
-            self.warn(format_args!(
+            self.shared.warn(format_args!(
                 "vring {i} not started: its addresses or size {size} are wrong"
             ));
             return;
@@ -117,7 +117,7 @@ impl Session<'_> {
     pub(super) fn report_fault(&mut self, i: usize) {
         let Some((fault, base)) = self.shared.vring(i).take_fault() else { return };
         self.shared.ring_faults.fetch_add(1, Relaxed);
-        self.warn(format_args!("vring {i} disabled: {fault}"));
+        self.shared.warn(format_args!("vring {i} disabled: {fault}"));
         let ring = &mut self.rings[i];
         (ring.running, ring.kicked, ring.base) = (false, false, base);
         if let Some(err) = &ring.err
