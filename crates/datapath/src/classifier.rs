@@ -1,9 +1,17 @@
-//! The megaflow classifier: tuple-space search, one hash table for each mask in use.
+//! The megaflow classifier: for each input port a tuple-space search, one hash table for each mask in
+//! use.
 
+use crate::budget::Budget;
 use crate::megaflow::Megaflow;
 use flow::{Extracted, FlowKey, FlowMask, HOT_WORDS, WORDS};
 use packet::arch::{HashKey, hash_more, hash6};
 
+/// Masks of one port's flows: what a packet of it is searched for under, at most, but for one more that
+/// takes the flows beyond, each with all its bits. Real pipelines have some tens in all.
+pub const MASKS_MAX: usize = 64;
+/// Ports with flows apart; all that have higher numbers share one place. Numbers of ports are given out
+/// from 1 on and are used again.
+const PORTS_MAX: usize = 65_536;
 /// Slots of a new table.
 const SLOTS_MIN: usize = 64;
 /// Slots looked at for one key at most. A table is at most half full, so that chains of more than 30
@@ -130,15 +138,42 @@ impl Subtable {
     }
 }
 
-/// All megaflows of a thread by mask. Flows are named by their index elsewhere.
-pub(crate) struct Classifier {
+/// The flows of packets from one port, by mask.
+#[derive(Default)]
+struct PortFlows {
     subtables: Vec<Subtable>,
+    budget: Budget,
+}
+
+/// All megaflows of a thread, by input port and mask: the masks that one port's packets bring about
+/// are searched for its own packets only. Flows are named by their index elsewhere.
+pub(crate) struct Classifier {
+    ports: Vec<PortFlows>,
     secret: HashKey,
 }
 
 impl Classifier {
     pub(crate) fn new(secret: HashKey) -> Classifier {
-        Classifier { subtables: Vec::new(), secret }
+        Classifier { ports: Vec::new(), secret }
+    }
+
+    /// Where the flows of a port are.
+    #[inline(always)]
+    fn place(in_port: u32) -> usize {
+        (in_port as usize).min(PORTS_MAX - 1)
+    }
+
+    fn port(&mut self, in_port: u32) -> &mut PortFlows {
+        let at = Self::place(in_port);
+        if self.ports.len() <= at {
+            self.ports.resize_with(at + 1, PortFlows::default);
+        }
+        &mut self.ports[at]
+    }
+
+    /// What a port may still do.
+    pub(crate) fn budget(&mut self, in_port: u32) -> &mut Budget {
+        &mut self.port(in_port).budget
     }
 
     /// The flow of a packet, and how many subtables were searched. Masks never overlap in what they
@@ -149,47 +184,69 @@ impl Classifier {
         packet: &Extracted,
         mut is_right: impl FnMut(u32) -> bool,
     ) -> (Option<u32>, usize) {
-        for (i, t) in self.subtables.iter_mut().enumerate() {
+        let Some(port) = self.ports.get_mut(Self::place(packet.key.in_port)) else {
+            return (None, 0);
+        };
+        for (i, t) in port.subtables.iter_mut().enumerate() {
             let hash = t.hash(&packet.key, &self.secret);
             if let Some(flow) = t.find(hash, &mut is_right) {
                 t.hits += 1;
                 return (Some(flow), i + 1);
             }
         }
-        (None, self.subtables.len())
+        (None, port.subtables.len())
+    }
+
+    /// The mask to keep a flow with that is right with `mask`: the same if the port has it or may have
+    /// one more, or else all bits.
+    pub(crate) fn mask(&mut self, in_port: u32, mask: &FlowMask) -> FlowMask {
+        let port = self.port(in_port);
+        let has = |mask: &FlowMask| port.subtables.iter().any(|t| t.mask == *mask);
+        let exact = FlowMask::exact();
+        let used = port.subtables.len() - usize::from(has(&exact));
+        if used < MASKS_MAX || has(mask) { *mask } else { exact }
     }
 
     /// Adds a flow; false if there is no place for it.
     pub(crate) fn insert(&mut self, flow: &Megaflow, index: u32) -> bool {
-        let i = match self.subtables.iter().position(|t| t.mask == flow.wildcards) {
+        let secret = self.secret;
+        let port = self.port(flow.origin.in_port);
+        let i = match port.subtables.iter().position(|t| t.mask == flow.wildcards) {
             Some(i) => i,
             None => {
-                self.subtables.push(Subtable::new(&flow.wildcards));
-                self.subtables.len() - 1
+                port.subtables.push(Subtable::new(&flow.wildcards));
+                port.subtables.len() - 1
             }
         };
-        let t = &mut self.subtables[i];
-        let hash = t.hash(&flow.origin, &self.secret);
-        t.insert(hash, index)
+        let t = &mut port.subtables[i];
+        let hash = t.hash(&flow.origin, &secret);
+        let placed = t.insert(hash, index);
+        port.budget.flows += usize::from(placed);
+        placed
     }
 
     /// Takes a flow out.
     pub(crate) fn remove(&mut self, flow: &Megaflow, index: u32) {
-        if let Some(i) = self.subtables.iter().position(|t| t.mask == flow.wildcards) {
-            let t = &mut self.subtables[i];
-            let hash = t.hash(&flow.origin, &self.secret);
+        let secret = self.secret;
+        let port = self.port(flow.origin.in_port);
+        port.budget.flows = port.budget.flows.saturating_sub(1);
+        if let Some(i) = port.subtables.iter().position(|t| t.mask == flow.wildcards) {
+            let t = &mut port.subtables[i];
+            let hash = t.hash(&flow.origin, &secret);
             t.remove(hash, index);
             if t.flows == 0 {
-                self.subtables.swap_remove(i);
+                port.subtables.swap_remove(i);
             }
         }
     }
 
     /// Puts the subtables that are hit most first.
     pub(crate) fn rank(&mut self) {
-        self.subtables.sort_unstable_by_key(|t| std::cmp::Reverse(t.hits));
-        for t in &mut self.subtables {
-            t.hits = 0;
+        for port in &mut self.ports {
+            port.subtables.sort_unstable_by_key(|t| std::cmp::Reverse(t.hits));
+            for t in &mut port.subtables {
+                t.hits = 0;
+            }
         }
     }
 }

@@ -54,6 +54,10 @@ counters! {
     upcalls,
     /// The pipeline's answer could not be kept because the flow table was full.
     upcalls_not_installed,
+    /// Looked up again by an action.
+    recirculated,
+    /// Megaflows found to differ from what the pipeline says, an error of the switch.
+    wrong_megaflows,
     /// Calls of a port's transmit function.
     tx_batches,
     /// Packets given to those.

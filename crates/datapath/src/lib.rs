@@ -6,15 +6,22 @@
 //! from a [`flow::Translate`].
 #![forbid(unsafe_code)]
 
+mod budget;
 mod cache;
+mod check;
 mod classifier;
 mod counters;
+mod execute;
 mod megaflow;
 mod output;
 mod ports;
+mod punt;
+mod rewrite;
 mod walk;
 
+pub use classifier::MASKS_MAX;
 pub use counters::{WalkCounters, WalkCounts};
 pub use megaflow::{FlowState, FlowStats, Megaflow, Registry};
 pub use ports::PortMap;
+pub use punt::{PUNTS_MAX, PuntQueue, Punted};
 pub use walk::{Context, Datapath};

@@ -1,7 +1,9 @@
 //! A megaflow: a masked key, its actions and its statistics; and the list of a thread's megaflows
 //! that the revalidator works on.
 
-use flow::{Action, Effects, Extracted, FlowKey, FlowMask, HOT_WORDS, Translation, WORDS};
+use flow::{
+    Action, DpPort, Effects, Extracted, FlowKey, FlowMask, HOT_WORDS, Seen, Translation, WORDS,
+};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -39,9 +41,11 @@ pub struct Megaflow {
     dead: AtomicBool,
     hot_only: bool,
     state: AtomicU8,
+    plain: bool,
     tcp_flags: AtomicU16,
     /// What to do with its packets.
     pub actions: Box<[Action]>,
+    outputs: Box<[DpPort]>,
     packets: AtomicU64,
     bytes: AtomicU64,
     used_ms: AtomicU64,
@@ -68,6 +72,7 @@ impl Megaflow {
         now_ms: u64,
     ) -> Megaflow {
         let Translation { mask, actions, effects } = answer;
+        let (outputs, plain) = plain_outputs(&actions);
         let told = FlowStats { packets: 1, bytes, ..FlowStats::default() };
         Megaflow {
             mask: *mask.bits().words(),
@@ -76,7 +81,9 @@ impl Megaflow {
             hot_only: mask.is_hot_only(),
             state: AtomicU8::new(FlowState::Live as u8),
             tcp_flags: AtomicU16::new(0),
+            plain,
             actions: actions.into(),
+            outputs,
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             used_ms: AtomicU64::new(0),
@@ -102,6 +109,12 @@ impl Megaflow {
             }
         }
         differ == 0 && !self.dead.load(Relaxed)
+    }
+
+    /// The ports that packets go to, if that is all there is to do.
+    #[inline(always)]
+    pub(crate) fn outputs(&self) -> Option<&[DpPort]> {
+        self.plain.then_some(&self.outputs)
     }
 
     /// Counts packets. Only the owning thread calls this.
@@ -166,28 +179,48 @@ impl Megaflow {
             held.1 = now;
             let effects = held.0.clone();
             drop(held);
-            effects.apply(packets, bytes, now.used_ms);
+            effects.apply(&Seen { packets, bytes, tcp_flags: now.tcp_flags, now_ms: now.used_ms });
         }
     }
 
     /// True if the pipeline changed since this flow was last known to be right. `generation` is the
-    /// pipeline's now; it is taken to be checked for that one by the caller.
+    /// pipeline's now.
     pub fn needs_check(&self, generation: u64) -> bool {
-        self.checked.swap(generation, Relaxed) != generation
+        self.checked.load(Acquire) != generation
     }
 
-    /// True if `answer`, given today for the packet that made this megaflow, still allows it: the
-    /// same actions, and no bit looked at that the megaflow leaves open. Takes over the answer's
-    /// effects if so.
-    pub fn still_right(&self, answer: &Translation) -> bool {
-        let mut wider = answer.mask;
-        wider.add(&self.wildcards);
-        let right = wider == self.wildcards && *answer.actions == *self.actions;
+    /// True if `answer`, given today for the packet that made this megaflow, still allows it. Takes
+    /// over the answer's effects if so, and is known to be right for `generation`, which was the
+    /// pipeline's before it was asked.
+    pub fn still_right(&self, answer: &Translation, generation: u64) -> bool {
+        let right = self.agrees(answer);
         if right {
             let mut held = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
             held.0 = answer.effects.clone();
+            drop(held);
+            self.checked.store(generation, Release);
         }
         right
+    }
+
+    /// True if `answer` allows this megaflow: the same actions, and no bit looked at that the megaflow
+    /// leaves open.
+    pub(crate) fn agrees(&self, answer: &Translation) -> bool {
+        let mut wider = answer.mask;
+        wider.add(&self.wildcards);
+        wider == self.wildcards && *answer.actions == *self.actions
+    }
+}
+
+/// The ports of a list of outputs, and whether it is one: nothing but outputs.
+fn plain_outputs(actions: &[Action]) -> (Box<[DpPort]>, bool) {
+    let port = |action: &Action| match action {
+        Action::Output(port) => Some(*port),
+        _ => None,
+    };
+    match actions.iter().map(port).collect::<Option<Vec<_>>>() {
+        Some(ports) => (ports.into(), true),
+        None => (Box::default(), false),
     }
 }
 
@@ -203,9 +236,16 @@ pub struct Registry {
     killed: AtomicU64,
 }
 
+/// Flows that are visited before others get a chance to see the list: some milliseconds of work.
+const VISIT_SLICE: usize = 1024;
+
 impl Registry {
+    fn old(&self) -> MutexGuard<'_, Vec<Arc<Megaflow>>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn locked(&self) -> MutexGuard<'_, Vec<Arc<Megaflow>>> {
-        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flows = self.old();
         let new = std::mem::take(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner));
         flows.extend(new);
         flows
@@ -238,6 +278,32 @@ impl Registry {
 
     pub(crate) fn killed(&self) -> u64 {
         self.killed.load(Acquire)
+    }
+
+    /// Calls `visit` for each flow that is alive, a slice at a time: who wants the list meanwhile waits
+    /// for a slice and not for all. Frees what its thread has removed, after a last word on what it
+    /// caused.
+    pub fn visit(&self, mut visit: impl FnMut(&Megaflow)) {
+        let (mut from, mut removed) = (0, false);
+        loop {
+            let flows = if from == 0 { self.locked() } else { self.old() };
+            let to = (from + VISIT_SLICE).min(flows.len());
+            // Only the one thread that visits takes flows out, so places do not move.
+            for flow in flows.get(from..to).unwrap_or_default() {
+                match flow.state() {
+                    FlowState::Live => visit(flow),
+                    FlowState::Dead => {}
+                    FlowState::Removed => removed = true,
+                }
+            }
+            if to >= flows.len() {
+                break;
+            }
+            from = to;
+        }
+        if removed {
+            self.bury();
+        }
     }
 
     /// Frees what its thread has removed, after a last word on what it caused.

@@ -1,5 +1,6 @@
 //! Output: packets are collected by port during a burst and sent port by port at its end.
 
+use crate::execute::Set;
 use crate::{PortMap, WalkCounters};
 use flow::DpPort;
 use packet::{BURST, Burst, DropReason};
@@ -17,6 +18,9 @@ const NO_PICKS: Picks = Picks { count: 0, index: [0; BURST] };
 pub(crate) struct Outputs {
     by_port: Vec<Picks>,
     touched: Vec<DpPort>,
+    /// Packets that wait here, by index; only those of runs with other actions than output are kept
+    /// account of.
+    waiting: u32,
 }
 
 /// What is needed to send.
@@ -29,7 +33,7 @@ pub(crate) struct Sender<'a, 'b, 'c> {
 
 impl Outputs {
     pub(crate) fn new() -> Outputs {
-        Outputs { by_port: Vec::new(), touched: Vec::new() }
+        Outputs { by_port: Vec::new(), touched: Vec::new(), waiting: 0 }
     }
 
     /// Makes room for as many ports as there are; allocates only after ports were added.
@@ -60,12 +64,23 @@ impl Outputs {
         picks.count += 1;
     }
 
+    /// Notes that these packets wait.
+    pub(crate) fn wait(&mut self, set: Set) {
+        self.waiting |= set.bits();
+    }
+
+    /// Packets that wait, as far as they were noted.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
     /// Sends everything collected.
     #[inline(always)]
     pub(crate) fn flush(&mut self, sender: &mut Sender<'_, '_, '_>) {
         for to in self.touched.drain(..) {
             send(to, &mut self.by_port[to.0 as usize], sender);
         }
+        self.waiting = 0;
     }
 }
 

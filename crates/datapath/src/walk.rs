@@ -1,13 +1,16 @@
 //! The walk: the way of a burst through the switch, from a receive queue to transmit queues.
 
+use crate::budget::Company;
 use crate::cache::Cache;
+use crate::check::Check;
 use crate::classifier::Classifier;
+use crate::execute::{Depth, Set};
 use crate::megaflow::{FlowState, Megaflow, Registry};
 use crate::output::{Outputs, Sender};
-use crate::{PortMap, WalkCounters};
-use flow::{Action, DpPort, Extracted, Need, Translate, extract};
+use crate::{PortMap, PuntQueue, WalkCounters};
+use flow::{Action, DpPort, Extracted, FlowKey, Need, Seen, Translate, extract, ip_proto};
 use packet::arch::{HashKey, hash_more, hash6};
-use packet::{BURST, Burst, BurstBuf, DropReason};
+use packet::{BURST, Burst, BurstBuf, DropReason, Saved};
 use port::Port;
 use std::sync::Arc;
 
@@ -27,6 +30,8 @@ pub struct Context<'a> {
     pub translate: &'a dyn Translate,
     /// Where to count.
     pub counters: &'a WalkCounters,
+    /// Where packets for controllers go.
+    pub punts: &'a PuntQueue,
     /// Number of the calling thread, from 0.
     pub thread: usize,
     /// Milliseconds of a clock that never goes back.
@@ -41,18 +46,23 @@ pub struct Datapath {
     state: State,
 }
 
-struct State {
-    packets: Box<[Extracted; BURST]>,
+pub(crate) struct State {
+    pub(crate) packets: Box<[Extracted; BURST]>,
     hashes: [u32; BURST],
-    flow_of: [u32; BURST],
+    pub(crate) flow_of: [u32; BURST],
     cache: Cache,
     classifier: Classifier,
     flows: Vec<Option<Arc<Megaflow>>>,
     free: Vec<u32>,
     /// Flows that did not fit in the table, for the burst that needs them.
     passing: Vec<Arc<Megaflow>>,
-    outputs: Outputs,
-    registry: Arc<Registry>,
+    pub(crate) outputs: Outputs,
+    /// Packets that actions will give back as they were.
+    pub(crate) saved: Vec<Saved>,
+    company: Company,
+    pub(crate) check: Check,
+    pub(crate) random: u64,
+    pub(crate) registry: Arc<Registry>,
     secret: HashKey,
     /// `registry.killed()` when the last complete cleaning began, and where the next one goes on.
     cleaned: u64,
@@ -74,6 +84,10 @@ impl Datapath {
                 free: Vec::new(),
                 passing: Vec::new(),
                 outputs: Outputs::new(),
+                saved: Vec::new(),
+                company: Company::default(),
+                check: Check::default(),
+                random: seed | 1,
                 registry,
                 secret: HashKey::new(seed),
                 cleaned: 0,
@@ -101,10 +115,16 @@ impl Datapath {
         // 2. Read the keys.
         s.extract(&mut burst, number);
         // 3. Look them up, in the exact-match cache and then among the megaflows.
-        let misses = s.look_up(n, c);
+        let all = Set::range(0, n);
+        s.passing.clear();
+        s.company.note(number, c.now_ms);
+        let misses = s.look_up(0..n, c);
+        if s.check.is_on() {
+            s.check(all, c);
+        }
         // 4. Ask the pipeline about the rest.
         if misses > 0 {
-            s.upcall(&burst, c);
+            s.upcall(all, &burst, c);
         }
         // 5. Execute the actions, run by run of packets with the same flow.
         let sender =
@@ -113,6 +133,40 @@ impl Datapath {
         c.counters.received.add(n as u64);
         // 6. All was sent; dropping the burst gives the descriptors back.
         n
+    }
+
+    /// Does `actions` to a frame that came by no queue, as if it had come in by `in_port`: for packets
+    /// that are made here (OpenFlow's packet-out). Returns false if it is no frame.
+    pub fn execute_frame(
+        &mut self,
+        frame: &[u8],
+        in_port: DpPort,
+        actions: &[Action],
+        c: &Context<'_>,
+    ) -> bool {
+        let Some(mut burst) = self.room.frame(frame) else {
+            return false;
+        };
+        let s = &mut self.state;
+        s.passing.clear();
+        s.extract_one(&mut burst, 0, in_port, 0);
+        let mut sender =
+            Sender { burst: &mut burst, ports: c.ports, counters: c.counters, thread: c.thread };
+        s.outputs.fit(c.ports);
+        s.run(Set::range(0, 1), actions, Depth::default(), &mut sender, c);
+        s.outputs.flush(&mut sender);
+        true
+    }
+
+    /// Compares the megaflow of one in `one_in` packets that hit one with a fresh answer of the
+    /// pipeline, if the megaflow is known to be right for what the pipeline is now; 0 compares none. A
+    /// difference that is still there `patience_ms` later is an error of ours: a panic where debug
+    /// assertions are on, or else the megaflow is killed and counted. (A pipeline that changes shows
+    /// its new self a moment before its new generation, hence the patience.)
+    ///
+    /// Debug builds compare one in 32 with a patience of a second; release builds none.
+    pub fn check_flows(&mut self, one_in: u32, patience_ms: u64) {
+        self.state.check = Check::new(one_in, patience_ms);
     }
 
     /// Removes some of the megaflows that the revalidator ended. To be called now and then between
@@ -136,20 +190,44 @@ impl State {
             if let Err(Need(want)) = extract(p.header(), p.len(), number.0, out) {
                 extract_deep(burst, i, want, number, out);
             }
-            let mut hash = hash6(out.key.hot(), &self.secret);
-            if out.long {
-                hash = hash_more(hash, &out.key.words()[flow::HOT_WORDS..], &self.secret);
-            }
-            self.hashes[i] = hash;
-            self.cache.prefetch(hash);
+            self.hash(i);
         }
     }
 
-    /// Fills `flow_of`; returns how many packets have no flow.
+    /// Reads the key of packet `i` for a lookup with `recirc_id`.
+    pub(crate) fn extract_one(
+        &mut self,
+        burst: &mut Burst<'_>,
+        i: usize,
+        in_port: DpPort,
+        recirc_id: u32,
+    ) {
+        let out = &mut self.packets[i];
+        extract_deep(burst, i, 0, in_port, out);
+        out.key.recirc_id = recirc_id;
+        self.hash(i);
+    }
+
     #[inline(always)]
-    fn look_up(&mut self, n: usize, c: &Context<'_>) -> usize {
+    fn hash(&mut self, i: usize) {
+        let packet = &self.packets[i];
+        let mut hash = hash6(packet.key.hot(), &self.secret);
+        if packet.long {
+            hash = hash_more(hash, &packet.key.words()[flow::HOT_WORDS..], &self.secret);
+        }
+        self.hashes[i] = hash;
+        self.cache.prefetch(hash);
+    }
+
+    /// Fills `flow_of` for these packets; returns how many have no flow.
+    #[inline(always)]
+    pub(crate) fn look_up(
+        &mut self,
+        packets: impl Iterator<Item = usize>,
+        c: &Context<'_>,
+    ) -> usize {
         let (mut hits, mut misses) = (0, 0);
-        for i in 0..n {
+        for i in packets {
             let packet = &self.packets[i];
             let right = |f: u32| is_right(&self.flows, f, packet);
             match self.cache.find(self.hashes[i], right) {
@@ -180,11 +258,10 @@ impl State {
         flow
     }
 
-    /// Asks the pipeline about all packets without a flow.
+    /// Asks the pipeline about all packets of `set` without a flow.
     #[inline(never)]
-    fn upcall(&mut self, burst: &Burst<'_>, c: &Context<'_>) {
-        self.passing.clear();
-        for i in 0..burst.len() {
+    pub(crate) fn upcall(&mut self, set: Set, burst: &Burst<'_>, c: &Context<'_>) {
+        for i in set {
             if self.flow_of[i] != MISS {
                 continue;
             }
@@ -194,16 +271,24 @@ impl State {
                 continue;
             }
             let key = &self.packets[i].key;
+            let in_port = key.in_port;
+            let alone = self.company.is_alone();
+            if !self.classifier.budget(in_port).take_upcall(c.now_ms, alone) {
+                c.counters.drops.add(DropReason::UpcallBudget, 1);
+                continue;
+            }
             c.counters.upcalls.add(1);
             let bytes = burst.packets()[i].len() as u64;
             let mut generation = c.translate.generation();
             let mut answer = c.translate.translate(key);
-            answer.effects.apply(1, bytes, c.now_ms);
+            let tcp_flags = tcp_flags(key);
+            answer.effects.apply(&Seen { packets: 1, bytes, tcp_flags, now_ms: c.now_ms });
             // The packet itself may have changed the answer: it taught the switch where its sender is.
             if generation != c.translate.generation() {
                 generation = c.translate.generation();
                 answer = c.translate.translate(key);
             }
+            answer.mask = self.classifier.mask(in_port, &answer.mask);
             let flow = Arc::new(Megaflow::new(key, bytes, answer, generation, c.now_ms));
             self.flow_of[i] = self.install(flow, i, c);
         }
@@ -211,7 +296,9 @@ impl State {
 
     fn install(&mut self, flow: Arc<Megaflow>, i: usize, c: &Context<'_>) -> u32 {
         let index = self.free.last().copied().unwrap_or(self.flows.len() as u32);
-        let room = self.flows.len() - self.free.len() < c.flow_limit;
+        let total = self.flows.len() - self.free.len();
+        let budget = self.classifier.budget(flow.origin.in_port);
+        let room = budget.allows_flow(total, c.flow_limit);
         if !room || !self.classifier.insert(&flow, index) {
             c.counters.upcalls_not_installed.add(1);
             self.passing.push(flow);
@@ -232,6 +319,18 @@ impl State {
         index
     }
 
+    /// The flow with this number, unless it is [`MISS`].
+    #[inline(always)]
+    pub(crate) fn flow(&self, number: u32) -> Option<&Arc<Megaflow>> {
+        flow_of(&self.flows, &self.passing, number)
+    }
+
+    /// True for the number of a flow that is not in the table.
+    #[inline(always)]
+    pub(crate) fn is_passing(number: u32) -> bool {
+        number & PASSING != 0
+    }
+
     /// Executes the actions of all packets and sends what they output.
     #[inline(always)]
     fn execute(&mut self, n: usize, mut sender: Sender<'_, '_, '_>, c: &Context<'_>) {
@@ -243,33 +342,30 @@ impl State {
             let (mut bytes, mut flags) = (0, 0);
             while end < n && self.flow_of[end] == number {
                 bytes += sender.burst.packets()[end].len() as u64;
-                flags |= self.packets[end].key.tcp_flags.get();
+                flags |= tcp_flags(&self.packets[end].key);
                 end += 1;
             }
             let run = (end - start) as u64;
-            let flow = if number & PASSING == 0 {
-                let flow = self.flows[number as usize].as_deref();
-                if let Some(flow) = flow {
-                    flow.count(run, bytes, flags, c.now_ms);
-                }
-                flow
-            } else {
-                self.passing.get((number & !PASSING) as usize).map(|f| &**f)
-            };
-            let actions = flow.map_or(&[][..], |f| &f.actions);
-            if actions.is_empty() {
-                c.counters.drops.add(DropReason::Pipeline, run);
+            let from = std::mem::replace(&mut start, end);
+            // Packets that are not to be asked about have none, and were counted.
+            let Some(flow) = flow_of(&self.flows, &self.passing, number) else { continue };
+            if !Self::is_passing(number) {
+                flow.count(run, bytes, flags, c.now_ms);
             }
-            for action in actions {
-                match *action {
-                    Action::Output(to) => {
-                        for i in start..end {
+            match flow.outputs() {
+                Some([]) => c.counters.drops.add(DropReason::Pipeline, run),
+                Some(outputs) => {
+                    for &to in outputs {
+                        for i in from..end {
                             self.outputs.add(to, i as u8, &mut sender);
                         }
                     }
                 }
+                None => {
+                    let set = Set::range(from, end);
+                    self.execute_flow(set, flow.clone(), Depth::default(), &mut sender, c);
+                }
             }
-            start = end;
         }
         self.outputs.flush(&mut sender);
     }
@@ -300,6 +396,25 @@ impl State {
     }
 }
 
+/// The TCP flags of a packet; the field has another meaning for other protocols.
+#[inline(always)]
+pub(crate) fn tcp_flags(key: &FlowKey) -> u16 {
+    if key.nw_proto == ip_proto::TCP { key.tcp_flags.get() } else { 0 }
+}
+
+/// The flow with this number: one of the table, or of the burst's own; `None` for [`MISS`].
+#[inline(always)]
+fn flow_of<'a>(
+    flows: &'a [Option<Arc<Megaflow>>],
+    passing: &'a [Arc<Megaflow>],
+    number: u32,
+) -> Option<&'a Arc<Megaflow>> {
+    if State::is_passing(number) {
+        return passing.get((number & !PASSING) as usize);
+    }
+    flows.get(number as usize)?.as_ref()
+}
+
 /// True if flow number `f` is alive and `packet` belongs to it.
 #[inline(always)]
 fn is_right(flows: &[Option<Arc<Megaflow>>], f: u32, packet: &Extracted) -> bool {
@@ -311,7 +426,8 @@ fn is_gone(flows: &[Option<Arc<Megaflow>>], f: u32) -> bool {
     !matches!(flows.get(f as usize), Some(Some(_)))
 }
 
-/// Headers go on beyond the private bytes: fetches more of them, as long as there is room.
+/// As [`extract`], and fetches headers beyond the private bytes as long as there is room, at least
+/// `want` bytes.
 #[cold]
 fn extract_deep(b: &mut Burst<'_>, i: usize, mut want: usize, number: DpPort, out: &mut Extracted) {
     loop {

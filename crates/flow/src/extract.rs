@@ -8,9 +8,11 @@ use crate::key::{
 };
 use zerocopy::big_endian::{U16, U32};
 
-/// Extension headers of one IPv6 packet that are followed; a packet with more keeps the number of
-/// the next one as its protocol and has no transport fields. Real packets have at most four.
-const MAX_IPV6_EXTENSIONS: usize = 16;
+/// Extension headers of one IPv6 packet that are followed: as many as fit into the bytes of a frame
+/// that are ever at hand on the packet path (256). Real packets have at most four.
+const MAX_IPV6_EXTENSIONS: usize = 32;
+/// Options of one neighbour discovery packet that are read, for the same reason.
+const MAX_ND_OPTIONS: usize = 32;
 
 /// A key, and whether it uses more than its hot words.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,11 +39,32 @@ impl Extracted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need(pub usize);
 
+/// Where the headers of a frame are, for those who change them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Layers {
+    /// EtherType of what the Ethernet header and its tags enclose; 0 if the frame is cut short.
+    pub dl_type: u16,
+    /// Offset of the first byte after Ethernet header, VLAN tags and SNAP header.
+    pub network: usize,
+    /// IP protocol of the transport header.
+    pub nw_proto: u8,
+    /// Offset of the first byte after all IP headers; 0 if the packet is not IP, is a later fragment,
+    /// or has its IP headers cut short. How much of a transport header is there is for the reader to
+    /// see.
+    pub transport: usize,
+    /// Offset of the end of the IP packet; Ethernet's padding is beyond it.
+    pub end: usize,
+    /// IPv6 with a routing header that has segments left: the destination address is not the final
+    /// one that transport checksums count.
+    pub routed: bool,
+}
+
 /// A cursor over the bytes at hand of a longer frame.
 struct Frame<'a> {
     bytes: &'a [u8],
     /// Length of the frame, or of the IP packet once that is known, whichever is shorter.
     len: usize,
+    layers: Layers,
 }
 
 impl<'a> Frame<'a> {
@@ -85,14 +108,18 @@ fn plain_ipv4(bytes: &[u8], len: usize, in_port: u32) -> Option<[u64; HOT_WORDS]
     let le = |at: usize| u64::from_le_bytes(array(&b[at..at + 8]));
     let total = usize::from(be16(&b[16..18]));
     let proto = b[23];
-    let (header, flags) = match proto {
-        ip_proto::TCP => (40, u64::from(b[46] & 0x0f) | u64::from(b[47]) << 8),
-        ip_proto::UDP => (28, 0),
+    // Both headers: TCP's says how long it is, and at least five words.
+    let (headers, flags, long_enough) = match proto {
+        ip_proto::TCP => {
+            let flags = u64::from(b[46] & 0x0f) | u64::from(b[47]) << 8;
+            (20 + usize::from(b[46] >> 4) * 4, flags, b[46] >= 0x50)
+        }
+        ip_proto::UDP => (28, 0, true),
         _ => return None,
     };
     let fragment = be16(&b[20..22]) & 0x3fff;
     let plain = b[12..15] == [0x08, 0x00, 0x45] && fragment == 0;
-    if !plain || total < header || 14 + total > len {
+    if !plain || !long_enough || total < headers || 14 + total > len {
         return None;
     }
     let (tos, ttl) = (u64::from(b[15]), u64::from(b[22]));
@@ -108,13 +135,34 @@ fn plain_ipv4(bytes: &[u8], len: usize, in_port: u32) -> Option<[u64; HOT_WORDS]
     ])
 }
 
+/// Finds the headers of a frame of `len` bytes whose first bytes are `bytes`.
+///
+/// # Errors
+/// [`Need`] if the headers go on beyond `bytes`; what was found before that comes with it.
+#[inline]
+pub fn locate(bytes: &[u8], len: usize) -> (Layers, Result<(), Need>) {
+    if plain_ipv4(bytes, len, 0).is_some() {
+        let end = 14 + usize::from(be16(&bytes[16..18]));
+        let (network, transport, nw_proto, routed) = (14, 34, bytes[23], false);
+        let dl_type = ether_type::IPV4;
+        return (Layers { dl_type, network, nw_proto, transport, end, routed }, Ok(()));
+    }
+    let mut frame = Frame { bytes, len, layers: Layers::default() };
+    let result = read(&mut frame, &mut Extracted::default());
+    (frame.layers, result)
+}
+
 /// [`extract`] for every kind of frame.
 #[inline(never)]
 fn extract_any(bytes: &[u8], len: usize, in_port: u32, out: &mut Extracted) -> Result<(), Need> {
     *out = Extracted::default();
+    out.key.in_port = in_port;
+    read(&mut Frame { bytes, len, layers: Layers::default() }, out)
+}
+
+#[inline]
+fn read(frame: &mut Frame<'_>, out: &mut Extracted) -> Result<(), Need> {
     let key = &mut out.key;
-    key.in_port = in_port;
-    let mut frame = Frame { bytes, len };
     let Some(eth) = frame.get::<14>(0)? else {
         return Ok(());
     };
@@ -123,28 +171,26 @@ fn extract_any(bytes: &[u8], len: usize, in_port: u32, out: &mut Extracted) -> R
     let mut dl_type = be16(&eth[12..14]);
     let mut at = 14;
     if dl_type == ether_type::VLAN || dl_type == ether_type::VLAN_AD {
-        (dl_type, at) = vlans(&frame, key, dl_type)?;
+        (dl_type, at) = vlans(frame, key, dl_type)?;
     }
     if dl_type < 0x600 {
-        (dl_type, at) = llc(&frame, at)?;
+        (dl_type, at) = llc(frame, at)?;
     }
     key.dl_type = U16::new(dl_type);
+    (frame.layers.dl_type, frame.layers.network) = (dl_type, at);
     match dl_type {
-        ether_type::IPV4 => ipv4(&mut frame, at, key, &mut out.long),
+        ether_type::IPV4 => ipv4(frame, at, key, &mut out.long),
         ether_type::IPV6 => {
             out.long = true;
-            ipv6(&mut frame, at, key)
+            ipv6(frame, at, key)
         }
         ether_type::ARP | ether_type::RARP => {
             out.long = true;
-            arp(&frame, at, key)
+            arp(frame, at, key)
         }
         ether_type::MPLS | ether_type::MPLS_MCAST => {
             out.long = true;
-            if let Some(lse) = frame.get::<4>(at)? {
-                key.mpls_lse = U32::from_bytes(*lse);
-            }
-            Ok(())
+            mpls(frame, at, key)
         }
         _ => Ok(()),
     }
@@ -187,7 +233,21 @@ fn llc(frame: &Frame<'_>, at: usize) -> Result<(u16, usize), Need> {
     }
 }
 
-/// RFC 791. Lengths that contradict each other leave all IP fields unset.
+/// RFC 3032: label stack entries to the bottom of the stack, as many as the key has room for.
+#[inline(never)]
+fn mpls(frame: &Frame<'_>, mut at: usize, key: &mut FlowKey) -> Result<(), Need> {
+    for entry in &mut key.mpls_lse {
+        let Some(lse) = frame.get::<4>(at)? else { break };
+        *entry = U32::from_bytes(*lse);
+        if lse[2] & 1 != 0 {
+            break;
+        }
+        at += 4;
+    }
+    Ok(())
+}
+
+/// RFC 791. The version is not looked at, as in OVS. Lengths that contradict each other leave all IP fields unset.
 #[inline(always)]
 fn ipv4(frame: &mut Frame<'_>, at: usize, key: &mut FlowKey, long: &mut bool) -> Result<(), Need> {
     let Some(ip) = frame.get::<20>(at)? else {
@@ -195,10 +255,11 @@ fn ipv4(frame: &mut Frame<'_>, at: usize, key: &mut FlowKey, long: &mut bool) ->
     };
     let header = usize::from(ip[0] & 0x0f) * 4;
     let total = usize::from(be16(&ip[2..4]));
-    if ip[0] >> 4 != 4 || header < 20 || total < header || at + total > frame.len {
+    if header < 20 || total < header || at + total > frame.len {
         return Ok(());
     }
     frame.len = at + total;
+    frame.layers.end = frame.len;
     let frag = be16(&ip[6..8]);
     if frag & 0x3fff != 0 {
         key.nw_frag = FRAG_ANY | if frag & 0x1fff != 0 { FRAG_LATER } else { 0 };
@@ -211,34 +272,36 @@ fn ipv4(frame: &mut Frame<'_>, at: usize, key: &mut FlowKey, long: &mut bool) ->
     if key.nw_frag & FRAG_LATER != 0 {
         return Ok(());
     }
-    match key.nw_proto {
-        ip_proto::ICMP => icmp(frame, at + header, key),
-        ip_proto::IGMP => {
-            if let Some(b) = frame.get::<8>(at + header)? {
-                *long = true;
-                key.tp_src = U16::new(b[0].into());
-                key.tp_dst = U16::new(b[1].into());
-                key.igmp_group = U32::from_bytes(array(&b[4..8]));
-            }
-            Ok(())
-        }
-        proto => transport(frame, at + header, proto, key),
-    }
+    (frame.layers.nw_proto, frame.layers.transport) = (key.nw_proto, at + header);
+    transport(frame, at + header, key.nw_proto, key, long)
 }
 
-/// TCP (RFC 9293), UDP (RFC 768) and SCTP (RFC 9260) ports.
+/// TCP (RFC 9293), UDP (RFC 768) and SCTP (RFC 9260) ports; ICMP, IGMP and ICMPv6 over either version
+/// of IP, as in OVS.
 #[inline(always)]
-fn transport(frame: &Frame<'_>, at: usize, proto: u8, key: &mut FlowKey) -> Result<(), Need> {
+fn transport(
+    frame: &Frame<'_>,
+    at: usize,
+    proto: u8,
+    key: &mut FlowKey,
+    long: &mut bool,
+) -> Result<(), Need> {
     let ports = match proto {
         ip_proto::TCP => {
             let Some(b) = frame.get::<20>(at)? else {
                 return Ok(());
             };
+            if !tcp_header_fits(b[12], frame.len - at) {
+                return Ok(());
+            }
             key.tcp_flags = U16::new(be16(&b[12..14]) & 0x0fff);
             b.first_chunk()
         }
         ip_proto::UDP => frame.get::<8>(at)?.and_then(|b| b.first_chunk()),
         ip_proto::SCTP => frame.get::<12>(at)?.and_then(|b| b.first_chunk()),
+        ip_proto::ICMP | ip_proto::IGMP | ip_proto::ICMPV6 => {
+            return messages(frame, at, proto, key, long);
+        }
         _ => None,
     };
     if let Some([a, b, c, d]) = ports {
@@ -248,109 +311,140 @@ fn transport(frame: &Frame<'_>, at: usize, proto: u8, key: &mut FlowKey) -> Resu
     Ok(())
 }
 
-/// RFC 792 and RFC 4443: type and code.
-fn icmp(frame: &Frame<'_>, at: usize, key: &mut FlowKey) -> Result<(), Need> {
-    if let Some(b) = frame.get::<8>(at)? {
-        key.tp_src = U16::new(b[0].into());
-        key.tp_dst = U16::new(b[1].into());
+/// RFC 792, RFC 3376 and RFC 4443: type and code, and what else there is.
+#[inline(never)]
+fn messages(
+    frame: &Frame<'_>,
+    at: usize,
+    proto: u8,
+    key: &mut FlowKey,
+    long: &mut bool,
+) -> Result<(), Need> {
+    let Some(b) = frame.get::<8>(at)? else {
+        return Ok(());
+    };
+    key.tp_src = U16::new(b[0].into());
+    key.tp_dst = U16::new(b[1].into());
+    // RFC 4861: neighbour solicitation and advertisement.
+    let discovery = proto == ip_proto::ICMPV6 && matches!(b[..2], [135 | 136, 0]);
+    if discovery || proto == ip_proto::IGMP {
+        *long = true;
+        key.igmp_group = U32::from_bytes(array(&b[4..8]));
     }
-    Ok(())
+    if discovery { neighbour_discovery(frame, at, key) } else { Ok(()) }
 }
 
-/// RFC 8200, with the extension headers up to the transport header.
+/// True if the header length that a TCP header states, in the upper four bits of `offset`, is possible
+/// in a segment of `size` bytes.
+#[inline(always)]
+pub fn tcp_header_fits(offset: u8, size: usize) -> bool {
+    let header = usize::from(offset >> 4) * 4;
+    (20..=size).contains(&header)
+}
+
+/// RFC 8200, with the extension headers up to the transport header. If these are cut short, only
+/// the addresses are fields of the packet.
 #[inline(never)]
-fn ipv6(frame: &mut Frame<'_>, mut at: usize, key: &mut FlowKey) -> Result<(), Need> {
+fn ipv6(frame: &mut Frame<'_>, at: usize, key: &mut FlowKey) -> Result<(), Need> {
     let Some(ip) = frame.get::<40>(at)? else {
         return Ok(());
     };
     let payload = usize::from(be16(&ip[4..6]));
-    if ip[0] >> 4 != 6 || at + 40 + payload > frame.len {
+    if at + 40 + payload > frame.len {
         return Ok(());
     }
     frame.len = at + 40 + payload;
+    frame.layers.end = frame.len;
+    key.ipv6_src = array(&ip[8..24]);
+    key.ipv6_dst = array(&ip[24..40]);
+    let Some((proto, at, frag)) = ipv6_extensions(frame, at + 40, ip[6])? else {
+        return Ok(());
+    };
     let word = u32::from_be_bytes(array(&ip[0..4]));
     key.ipv6_label = U32::new(word & 0x000f_ffff);
     key.nw_tos = (word >> 20) as u8;
     key.nw_ttl = ip[7];
-    key.ipv6_src = array(&ip[8..24]);
-    key.ipv6_dst = array(&ip[24..40]);
-    let mut next = ip[6];
-    at += 40;
-    for _ in 0..MAX_IPV6_EXTENSIONS {
-        let step = match next {
-            // Hop-by-hop, routing, destination options, mobility (RFC 8200, RFC 6275).
-            0 | 43 | 60 | 135 => {
-                let Some(b) = frame.get::<8>(at)? else {
-                    return Ok(());
-                };
-                next = b[0];
-                (usize::from(b[1]) + 1) * 8
-            }
-            // Authentication header counts in 4-byte units (RFC 4302).
-            51 => {
-                let Some(b) = frame.get::<8>(at)? else {
-                    return Ok(());
-                };
-                next = b[0];
-                (usize::from(b[1]) + 2) * 4
-            }
-            // Fragment header (RFC 8200, 4.5).
-            44 => {
-                let Some(b) = frame.get::<8>(at)? else {
-                    return Ok(());
-                };
-                next = b[0];
-                let offset = be16(&b[2..4]);
-                if offset & 0xfff9 != 0 {
-                    key.nw_frag = FRAG_ANY;
-                }
-                if offset & 0xfff8 != 0 {
-                    key.nw_frag = FRAG_ANY | FRAG_LATER;
-                    key.nw_proto = next;
-                    return Ok(());
-                }
-                8
-            }
-            _ => break,
-        };
-        at += step;
-    }
-    key.nw_proto = next;
-    match next {
-        ip_proto::ICMPV6 => {
-            icmp(frame, at, key)?;
-            neighbour_discovery(frame, at, key)
-        }
-        _ => transport(frame, at, next, key),
-    }
-}
-
-/// RFC 4861: target and link-layer options of neighbour solicitation (135) and advertisement (136).
-fn neighbour_discovery(frame: &Frame<'_>, at: usize, key: &mut FlowKey) -> Result<(), Need> {
-    let (kind, code) = (key.tp_src.get(), key.tp_dst.get());
-    if code != 0 || (kind != 135 && kind != 136) {
+    key.nw_proto = proto;
+    key.nw_frag = frag;
+    if key.nw_frag & FRAG_LATER != 0 {
         return Ok(());
     }
+    (frame.layers.nw_proto, frame.layers.transport) = (proto, at);
+    transport(frame, at, proto, key, &mut true)
+}
+
+/// Protocol and offset of what follows the extension headers, the first of which is of kind `next`,
+/// and what they say of fragments; `None` if they are cut short. A later fragment's protocol is that of the fragment header, as in OVS.
+#[inline(always)]
+fn ipv6_extensions(
+    frame: &mut Frame<'_>,
+    mut at: usize,
+    mut next: u8,
+) -> Result<Option<(u8, usize, u8)>, Need> {
+    let mut frag = 0;
+    for _ in 0..MAX_IPV6_EXTENSIONS {
+        // Hop-by-hop, routing, destination options (RFC 8200), authentication (RFC 4302), fragment.
+        if !matches!(next, 0 | 43 | 60 | 51 | 44) {
+            return Ok(Some((next, at, frag)));
+        }
+        let Some(b) = frame.get::<8>(at)? else {
+            return Ok(None);
+        };
+        let size = match next {
+            // Counts in 4-byte units.
+            51 => (usize::from(b[1]) + 2) * 4,
+            44 => 8,
+            _ => (usize::from(b[1]) + 1) * 8,
+        };
+        if at + size > frame.len {
+            return Ok(None);
+        }
+        frame.layers.routed |= next == 43 && b[3] > 0;
+        if next == 44 {
+            let offset = be16(&b[2..4]);
+            if offset & 0xfff8 != 0 {
+                return Ok(Some((44, at, FRAG_ANY | FRAG_LATER)));
+            }
+            if offset != 0 {
+                frag = FRAG_ANY;
+            }
+        }
+        (next, at) = (b[0], at + size);
+    }
+    Ok(None)
+}
+
+/// RFC 4861: target and link-layer options.
+fn neighbour_discovery(frame: &Frame<'_>, at: usize, key: &mut FlowKey) -> Result<(), Need> {
     let Some(b) = frame.get::<24>(at)? else {
         return Ok(());
     };
     key.nd_target = array(&b[8..24]);
     let mut option = at + 24;
-    while let Some(o) = frame.get::<8>(option)? {
+    for _ in 0..MAX_ND_OPTIONS {
+        let Some(o) = frame.get::<8>(option)? else {
+            return Ok(());
+        };
         let size = usize::from(o[1]) * 8;
-        // An option without length, beyond the packet or given twice makes all of it void.
+        // An option without length or beyond the packet ends the list.
+        if size == 0 || option + size > frame.len {
+            return Ok(());
+        }
         let slot = match o[0] {
             1 if size == 8 => Some(&mut key.arp_sha),
             2 if size == 8 => Some(&mut key.arp_tha),
             _ => None,
         };
-        let twice = slot.as_ref().is_some_and(|s| **s != Mac::default());
-        if size == 0 || option + size > frame.len || twice {
-            (key.nd_target, key.arp_sha, key.arp_tha) = Default::default();
-            return Ok(());
-        }
         if let Some(slot) = slot {
+            // The same option twice makes target and options void.
+            if *slot != Mac::default() {
+                (key.nd_target, key.arp_sha, key.arp_tha) = Default::default();
+                return Ok(());
+            }
             *slot = Mac(array(&o[2..8]));
+            if key.tcp_flags.get() == 0 {
+                key.tcp_flags = U16::new(o[0].into());
+            }
         }
         option += size;
     }
@@ -430,7 +524,7 @@ mod tests {
             PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([1, 2, 3, 4], [5, 6, 7, 8], 9).udp(7, 8),
             0,
         );
-        for (at, value) in [(14, 0x44), (14, 0x55), (16, 0xff), (17, 5)] {
+        for (at, value) in [(14, 0x44), (14, 0x4f), (16, 0xff), (17, 5)] {
             let mut f = good.clone();
             f[at] = value;
             if at == 17 {
@@ -473,6 +567,41 @@ mod tests {
         let k = key_of(&f);
         assert_eq!((k.nw_proto, k.nw_src.get(), k.nw_dst.get()), (1, 0x0a00_0001, 0x0a00_0002));
         assert_eq!(k.arp_sha, Mac([2, 0, 0, 0, 0, 1]));
+    }
+
+    #[test]
+    fn neighbour_discovery_and_igmp_have_a_word_more() {
+        // OVS matches this frame with nd_reserved=0xa0000001,nd_options_type=1.
+        let mut f = vec![2; 12];
+        f.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255]);
+        f.extend([0xfe; 32]);
+        f.extend([135, 0, 0, 0, 0xa0, 0, 0, 1]);
+        f.extend([0xfd; 16]);
+        f.extend([1, 1, 2, 0, 0, 0, 0, 0xaa]);
+        let k = key_of(&f);
+        assert_eq!((k.igmp_group.get(), k.tcp_flags.get()), (0xa000_0001, 1));
+        assert_eq!((k.nd_target, k.arp_sha), ([0xfd; 16], Mac([2, 0, 0, 0, 0, 0xaa])));
+        let mut f = vec![2; 12];
+        f.extend([8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2, 0, 0, 1, 2, 3, 4, 224, 0, 0, 1]);
+        f.extend([0x16, 0, 0, 0, 239, 1, 1, 1]);
+        let k = key_of(&f);
+        assert_eq!((k.tp_src.get(), k.igmp_group.get()), (0x16, 0xef01_0101));
+    }
+
+    #[test]
+    fn labels_are_read_to_the_bottom_of_the_stack() {
+        let entries = [0x10u32, 0x20, 0x30, 0x40];
+        for bottom in 0..4 {
+            let mut f = vec![2; 12];
+            f.extend([0x88, 0x47]);
+            for (at, entry) in entries.iter().enumerate() {
+                f.extend((entry << 12 | u32::from(at == bottom) << 8).to_be_bytes());
+            }
+            let read = key_of(&f).mpls_lse.map(|lse| lse.get() >> 12);
+            let expected: Vec<u32> =
+                (0..3).map(|at| if at <= bottom { entries[at] } else { 0 }).collect();
+            assert_eq!(read[..], expected, "bottom at {bottom}");
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub const HOT_WORDS: usize = 6;
 /// `dl_type` of a frame that has a length instead of an EtherType and no SNAP header
 /// (OVS `OFP_DL_TYPE_NOT_ETH_TYPE`).
 pub const DL_TYPE_NONE: u16 = 0x05ff;
+/// MPLS labels that are read (OVS `FLOW_MAX_MPLS_LABELS`).
+pub const MPLS_LABELS: usize = 3;
 /// `nw_frag` bit: the packet is a fragment.
 pub const FRAG_ANY: u8 = 1;
 /// `nw_frag` bit: a fragment with a non-zero offset, so it has no transport header.
@@ -150,7 +152,7 @@ pub struct FlowKey {
     pub tp_src: U16,
     /// Transport destination port, or ICMP code.
     pub tp_dst: U16,
-    /// The 12 TCP flag bits.
+    /// The 12 TCP flag bits, or the type of neighbour discovery's option (OVS `nd_options_type`).
     pub tcp_flags: U16,
     /// DSCP and ECN.
     pub nw_tos: u8,
@@ -168,12 +170,11 @@ pub struct FlowKey {
     pub arp_sha: Mac,
     /// ARP target hardware address, or neighbour discovery's target link-layer option.
     pub arp_tha: Mac,
-    /// First MPLS label stack entry.
-    pub mpls_lse: U32,
+    /// The first MPLS label stack entries, outermost first; the last one read may not be the last
+    /// there is.
+    pub mpls_lse: [U32; MPLS_LABELS],
     /// Neighbour discovery target.
     pub nd_target: [u8; 16],
-    /// Room for connection tracking state.
-    pub spare: [u8; 8],
 }
 
 const _: () = assert!(size_of::<FlowKey>() == WORDS * 8);

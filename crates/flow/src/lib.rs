@@ -8,15 +8,17 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod compose;
 mod extract;
 mod key;
 pub mod odp;
 mod translate;
 
-pub use action::{Action, DpPort};
-pub use extract::{Extracted, Need, extract};
+pub use action::{Action, DpPort, Punt, PuntReason, Rewrite};
+pub use compose::compose;
+pub use extract::{Extracted, Layers, Need, extract, locate, tcp_header_fits};
 pub use key::{
-    DL_TYPE_NONE, FRAG_ANY, FRAG_LATER, FlowKey, FlowMask, HOT_WORDS, Mac, Vlan, WORDS, ether_type,
-    ip_proto,
+    DL_TYPE_NONE, FRAG_ANY, FRAG_LATER, FlowKey, FlowMask, HOT_WORDS, MPLS_LABELS, Mac, Vlan,
+    WORDS, ether_type, ip_proto,
 };
-pub use translate::{Effects, Translate, Translation};
+pub use translate::{Effects, Seen, Translate, Translation};

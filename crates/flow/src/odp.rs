@@ -3,10 +3,18 @@
 //! A megaflow may be wider than OVS's for the same situation. Where its mask does not look at the
 //! VLAN tag, it stands for tagged and untagged packets alike and is printed as untagged.
 
+mod actions;
+mod parse;
+
+pub use crate::compose::compose;
+pub use actions::format_actions;
+pub use parse::parse_match;
+
 use crate::key::{DL_TYPE_NONE, FRAG_ANY, FRAG_LATER, FlowKey, FlowMask, Mac, Vlan};
-use crate::{Action, DpPort, ether_type, ip_proto};
+use crate::{DpPort, MPLS_LABELS, ether_type, ip_proto};
 use std::fmt::{Display, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use zerocopy::big_endian::U32;
 
 /// Bit of a tag's `tci` that says that there is a tag.
 const TAG_PRESENT: u16 = 0x1000;
@@ -25,19 +33,33 @@ pub fn number(port: DpPort) -> String {
 /// The fields of `key` that `mask` looks at, for example
 /// `recirc_id(0),in_port(1),packet_type(ns=0,id=0),eth_type(0x0800),ipv4(frag=no)`. Ports are written by `port`.
 pub fn format_match(key: &FlowKey, mask: &FlowMask, port: PortText<'_>) -> String {
-    let m = mask.bits();
-    let mut out = format!(
+    let out = format!(
         "recirc_id({}),in_port({}),packet_type(ns=0,id=0)",
         hex(key.recirc_id),
         port(DpPort(key.in_port))
     );
-    let mut eth = Group::new("eth");
-    eth.mac("src", key.dl_src, m.dl_src);
-    eth.mac("dst", key.dl_dst, m.dl_dst);
-    eth.end(&mut out);
+    headers(out, key, mask.bits(), false)
+}
+
+/// As [`format_match`], with the fields that are not looked at too, as `dpctl/dump-flows -m` prints
+/// them: their masks are 0.
+pub fn format_match_all(key: &FlowKey, mask: &FlowMask, port: PortText<'_>) -> String {
+    let out = format!(
+        "skb_priority(0/0),skb_mark(0/0),ct_state(0/0),ct_zone(0/0),ct_mark(0/0),ct_label(0/0),\
+         recirc_id({}),dp_hash(0/0),in_port({}),packet_type(ns=0,id=0)",
+        hex(key.recirc_id),
+        port(DpPort(key.in_port))
+    );
+    headers(out, key, mask.bits(), true)
+}
+
+/// Appends all headers; `all` of their fields, or those in `m`.
+fn headers(mut out: String, key: &FlowKey, m: &FlowKey, all: bool) -> String {
+    eth(key, m, all).end(&mut out);
     let mut open = 0;
     for (tag, tag_mask) in key.vlan.iter().zip(&m.vlan) {
-        if (tag.tci.get() & tag_mask.tci.get() & TAG_PRESENT) == 0 {
+        let seen = if all { TAG_PRESENT } else { tag_mask.tci.get() };
+        if (tag.tci.get() & seen & TAG_PRESENT) == 0 {
             break;
         }
         vlan(&mut out, tag, tag_mask);
@@ -48,28 +70,20 @@ pub fn format_match(key: &FlowKey, mask: &FlowMask, port: PortText<'_>) -> Strin
         t => push(&mut out, &format!("eth_type({t:#06x})")),
     }
     match key.dl_type.get() {
-        ether_type::IPV4 => ipv4(&mut out, key, m),
-        ether_type::IPV6 => ipv6(&mut out, key, m),
-        ether_type::ARP | ether_type::RARP => arp(&mut out, key, m),
-        ether_type::MPLS | ether_type::MPLS_MCAST => mpls(&mut out, key, m),
+        ether_type::IPV4 => {
+            ipv4(key, m, all).end(&mut out);
+            transport(&mut out, key, m, all);
+        }
+        ether_type::IPV6 => {
+            ipv6(key, m, all).end(&mut out);
+            transport(&mut out, key, m, all);
+        }
+        ether_type::ARP | ether_type::RARP => arp(key, m, all).end(&mut out),
+        ether_type::MPLS | ether_type::MPLS_MCAST => mpls(key, m, all).end(&mut out),
         _ => {}
     }
     out.extend(std::iter::repeat_n(')', open));
     out
-}
-
-/// The action list, for example `1,2`, or `drop` if it is empty. Ports are written by `port`.
-pub fn format_actions(actions: &[Action], port: PortText<'_>) -> String {
-    if actions.is_empty() {
-        return "drop".to_owned();
-    }
-    let texts: Vec<String> = actions
-        .iter()
-        .map(|action| match action {
-            Action::Output(p) => port(*p),
-        })
-        .collect();
-    texts.join(",")
 }
 
 /// Hexadecimal with a prefix, but zero without one, as C's `%#x`, which OVS prints with.
@@ -91,13 +105,14 @@ fn push(out: &mut String, item: &str) {
 /// `name(a=1,b=2/0x3)`: the fields of one header; nothing at all if no field is looked at.
 struct Group {
     name: &'static str,
+    /// Whether fields that are not looked at are written.
+    all: bool,
     fields: String,
 }
 
 impl Group {
-    fn new(name: &'static str) -> Group {
-        let fields = String::new();
-        Group { name, fields }
+    fn new(name: &'static str, all: bool) -> Group {
+        Group { name, all, fields: String::new() }
     }
 
     /// `name=value`, or `name=value/mask` if `mask` does not cover all bits.
@@ -110,21 +125,21 @@ impl Group {
     }
 
     fn mac(&mut self, name: &str, value: Mac, mask: Mac) {
-        if mask != Mac::default() {
+        if self.all || mask != Mac::default() {
             let partial = (mask != Mac::BROADCAST).then(|| mask.to_string());
             self.field(name, value, partial);
         }
     }
 
     fn ipv4(&mut self, name: &str, value: u32, mask: u32) {
-        if mask != 0 {
+        if self.all || mask != 0 {
             let partial = (mask != u32::MAX).then(|| Ipv4Addr::from(mask).to_string());
             self.field(name, Ipv4Addr::from(value), partial);
         }
     }
 
     fn ipv6(&mut self, name: &str, value: [u8; 16], mask: [u8; 16]) {
-        if mask != [0; 16] {
+        if self.all || mask != [0; 16] {
             let partial = (mask != [0xff; 16]).then(|| Ipv6Addr::from(mask).to_string());
             self.field(name, Ipv6Addr::from(value), partial);
         }
@@ -132,25 +147,36 @@ impl Group {
 
     /// A number whose bits are those of `full`, in decimal with a hexadecimal mask.
     fn number(&mut self, name: &str, value: u32, mask: u32, full: u32) {
-        if mask != 0 {
-            let partial = (mask != full).then(|| format!("{mask:#x}"));
+        if self.all || mask != 0 {
+            let partial = (mask != full).then(|| hex(mask));
             self.field(name, value, partial);
         }
     }
 
     /// As [`Group::number`], in hexadecimal.
     fn hex(&mut self, name: &str, value: u32, mask: u32, full: u32) {
-        if mask != 0 {
-            let partial = (mask != full).then(|| format!("{mask:#x}"));
+        if self.all || mask != 0 {
+            let partial = (mask != full).then(|| hex(mask));
             self.field(name, hex(value), partial);
         }
     }
 
+    fn text(self) -> Option<String> {
+        (!self.fields.is_empty()).then(|| format!("{}({})", self.name, self.fields))
+    }
+
     fn end(self, out: &mut String) {
-        if !self.fields.is_empty() {
-            push(out, &format!("{}({})", self.name, self.fields));
+        if let Some(text) = self.text() {
+            push(out, &text);
         }
     }
+}
+
+fn eth(key: &FlowKey, m: &FlowKey, all: bool) -> Group {
+    let mut eth = Group::new("eth", all);
+    eth.mac("src", key.dl_src, m.dl_src);
+    eth.mac("dst", key.dl_dst, m.dl_dst);
+    eth
 }
 
 /// The tag's EtherType, the tag, and the opening of what it encloses.
@@ -161,7 +187,7 @@ fn vlan(out: &mut String, tag: &Vlan, mask: &Vlan) {
     };
     push(out, &format!("eth_type({tpid:#06x})"));
     let (tci, tci_mask) = (u32::from(tag.tci.get()), u32::from(mask.tci.get()));
-    let mut group = Group::new("vlan");
+    let mut group = Group::new("vlan", false);
     let vid_mask = match tci_mask & 0xfff {
         0xfff => None,
         partial => Some(format!("{partial:#x}")),
@@ -189,20 +215,19 @@ fn frag(group: &mut Group, key: &FlowKey, m: &FlowKey) {
     }
 }
 
-fn ipv4(out: &mut String, key: &FlowKey, m: &FlowKey) {
-    let mut ip = Group::new("ipv4");
+fn ipv4(key: &FlowKey, m: &FlowKey, all: bool) -> Group {
+    let mut ip = Group::new("ipv4", all);
     ip.ipv4("src", key.nw_src.get(), m.nw_src.get());
     ip.ipv4("dst", key.nw_dst.get(), m.nw_dst.get());
     ip.number("proto", key.nw_proto.into(), m.nw_proto.into(), 0xff);
     ip.hex("tos", key.nw_tos.into(), m.nw_tos.into(), 0xff);
     ip.number("ttl", key.nw_ttl.into(), m.nw_ttl.into(), 0xff);
     frag(&mut ip, key, m);
-    ip.end(out);
-    transport(out, key, m);
+    ip
 }
 
-fn ipv6(out: &mut String, key: &FlowKey, m: &FlowKey) {
-    let mut ip = Group::new("ipv6");
+fn ipv6(key: &FlowKey, m: &FlowKey, all: bool) -> Group {
+    let mut ip = Group::new("ipv6", all);
     ip.ipv6("src", key.ipv6_src, m.ipv6_src);
     ip.ipv6("dst", key.ipv6_dst, m.ipv6_dst);
     ip.hex("label", key.ipv6_label.get(), m.ipv6_label.get() & 0xf_ffff, 0xf_ffff);
@@ -210,35 +235,55 @@ fn ipv6(out: &mut String, key: &FlowKey, m: &FlowKey) {
     ip.hex("tclass", key.nw_tos.into(), m.nw_tos.into(), 0xff);
     ip.number("hlimit", key.nw_ttl.into(), m.nw_ttl.into(), 0xff);
     frag(&mut ip, key, m);
-    ip.end(out);
-    transport(out, key, m);
-    if key.nw_proto == ip_proto::ICMPV6 {
-        let mut nd = Group::new("nd");
-        nd.ipv6("target", key.nd_target, m.nd_target);
-        nd.mac("sll", key.arp_sha, m.arp_sha);
-        nd.mac("tll", key.arp_tha, m.arp_tha);
-        nd.end(out);
-    }
+    ip
 }
 
-fn transport(out: &mut String, key: &FlowKey, m: &FlowKey) {
+/// Ports, or type and code; none for protocols that have neither, and for later fragments.
+fn ports(key: &FlowKey, m: &FlowKey, all: bool) -> Option<Group> {
     let (name, src, dst) = match key.nw_proto {
+        _ if key.nw_frag & FRAG_LATER != 0 => return None,
         ip_proto::TCP => ("tcp", "src", "dst"),
         ip_proto::UDP => ("udp", "src", "dst"),
         ip_proto::SCTP => ("sctp", "src", "dst"),
-        ip_proto::ICMP => ("icmp", "type", "code"),
-        ip_proto::ICMPV6 => ("icmpv6", "type", "code"),
-        _ => return,
+        ip_proto::ICMP if key.dl_type.get() == ether_type::IPV4 => ("icmp", "type", "code"),
+        ip_proto::ICMPV6 if key.dl_type.get() == ether_type::IPV6 => ("icmpv6", "type", "code"),
+        _ => return None,
     };
     // ICMP's type and code are 8 bits wide in 16-bit words.
     let full = if src == "type" { 0xff } else { 0xffff };
-    let mut ports = Group::new(name);
+    let mut ports = Group::new(name, all);
     ports.number(src, key.tp_src.get().into(), u32::from(m.tp_src.get()) & full, full);
     ports.number(dst, key.tp_dst.get().into(), u32::from(m.tp_dst.get()) & full, full);
+    Some(ports)
+}
+
+/// True for neighbour solicitations and advertisements.
+fn is_nd(key: &FlowKey) -> bool {
+    key.dl_type.get() == ether_type::IPV6
+        && key.nw_proto == ip_proto::ICMPV6
+        && matches!(key.tp_src.get(), 135 | 136)
+}
+
+fn nd(key: &FlowKey, m: &FlowKey, all: bool) -> [Group; 2] {
+    let mut nd = Group::new("nd", all);
+    nd.ipv6("target", key.nd_target, m.nd_target);
+    nd.mac("sll", key.arp_sha, m.arp_sha);
+    nd.mac("tll", key.arp_tha, m.arp_tha);
+    let mut more = Group::new("nd_ext", all);
+    more.hex("nd_reserved", key.igmp_group.get(), m.igmp_group.get(), u32::MAX);
+    more.number("nd_options_type", key.tcp_flags.get().into(), m.tcp_flags.get().into(), 0xffff);
+    [nd, more]
+}
+
+fn transport(out: &mut String, key: &FlowKey, m: &FlowKey, all: bool) {
+    let Some(ports) = ports(key, m, all) else { return };
     ports.end(out);
     let flags = m.tcp_flags.get() & 0xfff;
-    if key.nw_proto == ip_proto::TCP && flags != 0 {
+    if key.nw_proto == ip_proto::TCP && (all || flags != 0) {
         push(out, &format!("tcp_flags({})", tcp_flags(key.tcp_flags.get(), flags)));
+    }
+    if is_nd(key) {
+        nd(key, m, all).into_iter().for_each(|group| group.end(out));
     }
 }
 
@@ -256,36 +301,49 @@ fn tcp_flags(value: u16, mask: u16) -> String {
             _ => Ok(()),
         };
     }
-    if out.is_empty() { "0".to_owned() } else { out }
+    match (out.is_empty(), mask) {
+        (true, 0) => "0/0".to_owned(),
+        (true, _) => "0".to_owned(),
+        (false, _) => out,
+    }
 }
 
-fn arp(out: &mut String, key: &FlowKey, m: &FlowKey) {
-    let mut arp = Group::new("arp");
+fn arp(key: &FlowKey, m: &FlowKey, all: bool) -> Group {
+    let mut arp = Group::new("arp", all);
     arp.ipv4("sip", key.nw_src.get(), m.nw_src.get());
     arp.ipv4("tip", key.nw_dst.get(), m.nw_dst.get());
     arp.number("op", key.nw_proto.into(), m.nw_proto.into(), 0xff);
     arp.mac("sha", key.arp_sha, m.arp_sha);
     arp.mac("tha", key.arp_tha, m.arp_tha);
-    arp.end(out);
+    arp
 }
 
-/// One label stack entry (RFC 3032), printed whole as soon as a bit of it is looked at.
-fn mpls(out: &mut String, key: &FlowKey, m: &FlowKey) {
-    let (lse, mask) = (key.mpls_lse.get(), m.mpls_lse.get());
-    if mask == 0 {
-        return;
+/// The parts of a label stack entry (RFC 3032): name, lowest bit, bits.
+const LSE: [(&str, u32, u32); 4] =
+    [("label", 12, 0xf_ffff), ("tc", 9, 7), ("ttl", 0, 0xff), ("bos", 8, 1)];
+
+/// All label stack entries that the packet has, as soon as a bit of one is looked at.
+fn mpls(key: &FlowKey, m: &FlowKey, all: bool) -> Group {
+    let mut group = Group::new("mpls", all);
+    if !all && m.mpls_lse.iter().all(|lse| lse.get() == 0) {
+        return group;
     }
-    let mut group = Group::new("mpls");
-    for (name, shift, full) in
-        [("label", 12, 0xf_ffff), ("tc", 9, 7), ("ttl", 0, 0xff), ("bos", 8, 1)]
-    {
-        let part = mask >> shift & full;
-        let partial = match (mask, part) {
-            (u32::MAX, _) => None,
-            _ if name == "bos" || part == 0 => Some(part.to_string()),
-            _ => Some(format!("{part:#x}")),
-        };
+    let bottom = |lse: &U32| lse.get() & 0x100 != 0;
+    let depth = key.mpls_lse.iter().position(bottom).map_or(MPLS_LABELS, |last| last + 1);
+    let exact = m.mpls_lse[..depth].iter().all(|lse| lse.get() == u32::MAX);
+    for (lse, mask) in key.mpls_lse.iter().zip(&m.mpls_lse).take(depth) {
+        lse_fields(&mut group, lse.get(), (!exact).then_some(mask.get()));
+    }
+    group
+}
+
+/// One entry; its masks too, if there is one to write.
+fn lse_fields(group: &mut Group, lse: u32, mask: Option<u32>) {
+    for (name, shift, full) in LSE {
+        let partial = mask.map(|mask| match (name, mask >> shift & full) {
+            ("tc" | "bos", part) => format!("{part:x}"),
+            (_, part) => format!("{part:#x}"),
+        });
         group.field(name, lse >> shift & full, partial);
     }
-    group.end(out);
 }

@@ -25,9 +25,22 @@ pub trait Translate: Send + Sync {
     fn generation(&self) -> u64;
 }
 
+/// Packets of one megaflow, since the last time it was told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How many.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// All TCP flags in them.
+    pub tcp_flags: u16,
+    /// When the last one came, in milliseconds of a clock that never goes back.
+    pub now_ms: u64,
+}
+
 /// What packets cause besides being forwarded.
 pub trait Effects: Send + Sync {
-    /// `packets` packets of `bytes` bytes in all were seen, the last at `now_ms` (milliseconds of a
-    /// clock that never goes back).
-    fn apply(&self, packets: u64, bytes: u64, now_ms: u64);
+    /// Tells what was seen. Called by polling threads for a flow's first packet and by the revalidator
+    /// afterwards: it must not wait for long.
+    fn apply(&self, seen: &Seen);
 }

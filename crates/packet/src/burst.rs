@@ -17,7 +17,8 @@ pub const HEADROOM: usize = 128;
 /// Bytes of a frame that are copied privately when it is received: Ethernet, two tags, the longest
 /// IPv4 header and TCP are 102.
 pub const HEADER_BYTES: usize = 128;
-/// Bytes of private header room: [`HEADER_BYTES`] and as much again for [`Burst::pull`].
+/// Bytes of private header room: [`HEADER_BYTES`] and as much again for [`Burst::pull`]. The headroom
+/// comes on top.
 const HEADER_ROOM: usize = 256;
 /// Longest frame in bytes: 64 KiB of IP packet plus Ethernet header and two tags, as TSO makes them.
 pub const MAX_FRAME: usize = 65535 + 22;
@@ -50,7 +51,7 @@ impl Segment<'_> {
 }
 
 /// One packet of a burst: metadata, and a private copy of its first bytes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[repr(C, align(64))]
 pub struct Packet {
     /// Length of the frame in bytes, private and borrowed part together.
@@ -110,6 +111,37 @@ impl Packet {
         &mut self.room[usize::from(self.head)..][..usize::from(self.head_len)]
     }
 
+    /// Opens a gap of `n` bytes, `at` bytes into the frame, for a header that is pushed, and returns it;
+    /// its content is arbitrary. `None`, changing nothing, if there is no room in front of the frame or
+    /// the first `at` bytes are not private.
+    pub fn insert(&mut self, at: usize, n: usize) -> Option<&mut [u8]> {
+        let head = usize::from(self.head);
+        if n > head || at > usize::from(self.head_len) {
+            return None;
+        }
+        self.room.copy_within(head..head + at, head - n);
+        self.head -= n as u16;
+        self.head_len += n as u16;
+        self.len += n as u32;
+        self.offload.shift(n as i32);
+        Some(&mut self.room[head - n + at..][..n])
+    }
+
+    /// Takes `n` bytes out, `at` bytes into the frame. Returns false, changing nothing, if they are not
+    /// all private.
+    pub fn remove(&mut self, at: usize, n: usize) -> bool {
+        let head = usize::from(self.head);
+        if at + n > usize::from(self.head_len) {
+            return false;
+        }
+        self.room.copy_within(head..head + at, head + n);
+        self.head += n as u16;
+        self.head_len -= n as u16;
+        self.len -= n as u32;
+        self.offload.shift(-(n as i32));
+        true
+    }
+
     /// Starts the packet with private bytes alone.
     ///
     /// # Panics
@@ -165,12 +197,28 @@ pub trait Lender {
     fn give_back(&self);
 }
 
+/// Lender of what needs not be given back.
+struct Nobody;
+
+impl Lender for Nobody {
+    fn give_back(&self) {}
+}
+
+/// A packet as it was at one time of its burst ([`Burst::save`]).
+pub struct Saved {
+    packet: Packet,
+    /// Its place: the burst's storage, which burst it was there, and its index.
+    of: (usize, u64, usize),
+}
+
 /// Storage of one burst. A PMD thread has one and fills it again and again.
 #[derive(Debug)]
 pub struct BurstBuf {
     packets: Box<[Packet; BURST]>,
     count: usize,
     segments: Vec<Segment<'static>>,
+    /// Counts bursts.
+    turn: u64,
 }
 
 impl Default for BurstBuf {
@@ -186,6 +234,7 @@ impl BurstBuf {
             packets: Box::new([const { Packet::new() }; BURST]),
             count: 0,
             segments: Vec::with_capacity(MAX_SEGMENTS),
+            turn: 0,
         }
     }
 
@@ -194,6 +243,7 @@ impl BurstBuf {
     pub fn clear(&mut self) {
         self.count = 0;
         self.segments.clear();
+        self.turn = self.turn.wrapping_add(1);
     }
 
     /// Packets put in since [`BurstBuf::clear`].
@@ -211,6 +261,22 @@ impl BurstBuf {
     /// Room for segments in this burst.
     pub fn segments_left(&self) -> usize {
         MAX_SEGMENTS - self.segments.len()
+    }
+
+    /// A burst of one packet, `bytes`, that no receive queue lends: for frames made by the switch.
+    /// `None` if it is no frame: shorter than 14 bytes or longer than [`MAX_FRAME`].
+    pub fn frame<'b>(&'b mut self, bytes: &'b [u8]) -> Option<Burst<'b>> {
+        if !(14..=MAX_FRAME).contains(&bytes.len()) {
+            return None;
+        }
+        self.clear();
+        let (private, rest) = bytes.split_at(bytes.len().min(HEADER_BYTES));
+        self.push()?.set_header(private);
+        if !rest.is_empty() {
+            // SAFETY: `bytes` is borrowed for 'b, and dropping the burst clears the buffer.
+            unsafe { self.add_segment(rest.as_ptr(), rest.len()) };
+        }
+        Some(self.lend(&Nobody))
     }
 
     /// Adds an empty packet and returns it. `None` if the burst is full.
@@ -314,12 +380,12 @@ impl Burst<'_> {
     }
 
     /// Makes the first `want` bytes of packet `i` private, if the frame is that long and there is
-    /// room for them (256 bytes); returns the private part. For headers deeper than
-    /// [`HEADER_BYTES`].
+    /// room for them (256 bytes of the frame as received); returns the private part. For headers
+    /// deeper than [`HEADER_BYTES`].
     pub fn pull(&mut self, i: usize, want: usize) -> &[u8] {
         let buf = &mut *self.buf;
         let p = &mut buf.packets[i];
-        while usize::from(p.head_len) < want.min(HEADER_ROOM) && p.seg_count > 0 {
+        while usize::from(p.head_len) < want && p.seg_count > 0 {
             let s = &mut buf.segments[usize::from(p.seg_first)];
             let used = usize::from(p.head_len);
             let at = usize::from(p.head) + used;
@@ -344,9 +410,81 @@ impl Burst<'_> {
     }
 }
 
+impl Burst<'_> {
+    /// Remembers packet `i` as it is now, for [`Burst::restore`].
+    pub fn save(&mut self, i: usize) -> Saved {
+        // What is pulled later is gone from the segments, so all that ever can be is pulled first.
+        self.pull(i, usize::MAX);
+        Saved { packet: self.buf.packets[i].clone(), of: self.place(i) }
+    }
+
+    /// Makes packet `i` what it was when `saved` was made of it.
+    ///
+    /// # Panics
+    /// If that was another packet or another burst.
+    pub fn restore(&mut self, i: usize, saved: &Saved) {
+        // A packet's length is that of its parts, which transmit queues rely on.
+        assert!(saved.of == self.place(i));
+        self.buf.packets[i].clone_from(&saved.packet);
+    }
+
+    fn place(&self, i: usize) -> (usize, u64, usize) {
+        (self.buf.packets.as_ptr().addr(), self.buf.turn, i)
+    }
+
+    /// Cuts packet `i` to `len` bytes. Returns false, changing nothing, if the burst has no room for
+    /// the segments that remain. [`Burst::restore`] undoes it.
+    pub fn truncate(&mut self, i: usize, len: usize) -> bool {
+        let buf = &mut *self.buf;
+        let p = &mut buf.packets[i];
+        if len >= p.len() {
+            return true;
+        }
+        let private = usize::from(p.head_len).min(len);
+        let mut left = len - private;
+        let (from, count) = (usize::from(p.seg_first), usize::from(p.seg_count));
+        let first = buf.segments.len();
+        for at in from..from + count {
+            if left == 0 {
+                break;
+            }
+            if buf.segments.len() == MAX_SEGMENTS {
+                buf.segments.truncate(first);
+                return false;
+            }
+            let mut s = buf.segments[at];
+            s.len = s.len.min(left as u32);
+            left -= s.len();
+            buf.segments.push(s);
+        }
+        (p.len, p.head_len) = (len as u32, private as u16);
+        p.seg_first = first as u16;
+        p.seg_count = (buf.segments.len() - first) as u16;
+        true
+    }
+
+    /// A copy of the first `max` bytes of packet `i`, or of all of it.
+    pub fn copy_out(&self, i: usize, max: usize) -> Vec<u8> {
+        let p = &self.buf.packets[i];
+        let mut out = vec![0; p.len().min(max)];
+        let private = p.header().len().min(max);
+        out[..private].copy_from_slice(&p.header()[..private]);
+        let mut rest = &mut out[private..];
+        for s in self.segments(i) {
+            let n = s.len().min(rest.len());
+            // SAFETY: the segment is readable for its length (`add_segment`), and n is within both.
+            unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), rest.as_mut_ptr(), n) };
+            rest = &mut rest[n..];
+        }
+        out
+    }
+}
+
 impl Drop for Burst<'_> {
     #[inline(always)]
     fn drop(&mut self) {
+        // No segment outlives the loan.
+        self.buf.clear();
         self.lender.give_back();
     }
 }
@@ -427,5 +565,64 @@ mod tests {
         assert!(!unsafe { buf.add_segment(byte.as_ptr(), 1) });
         buf.pop();
         assert_eq!((buf.len(), buf.segments_left()), (BURST - 1, MAX_SEGMENTS));
+    }
+
+    #[test]
+    fn headers_are_pushed_and_popped_within_the_room() {
+        let frame: Vec<u8> = (0..200u32).map(|i| i as u8).collect();
+        let (mut buf, owner) = (BurstBuf::new(), Owner(Cell::new(0)));
+        filled(&mut buf, &frame, 0, &[72]);
+        let mut burst = buf.lend(&owner);
+        let p = burst.packet_mut(0);
+        p.offload = Offload { flags: 1, hdr_len: 54, csum_start: 34, ..Offload::default() };
+        p.insert(12, 4).expect("room").copy_from_slice(&[0xaa; 4]);
+        assert_eq!(
+            (p.header()[..12].to_vec(), &p.header()[12..17]),
+            (frame[..12].to_vec(), &[0xaa, 0xaa, 0xaa, 0xaa, 12][..])
+        );
+        assert_eq!((p.len(), p.header().len(), p.offload.csum_start), (204, 132, 38));
+        assert!(p.insert(200, 4).is_none(), "not private there");
+        assert_eq!((0..100).take_while(|_| p.insert(0, 4).is_some()).count(), 31);
+        assert!(p.remove(0, 124) && p.remove(12, 4));
+        assert_eq!((p.header(), p.len(), p.offload.csum_start), (&frame[..128], 200, 34));
+        assert!(!p.remove(127, 2), "not private");
+        assert_eq!(burst.copy_out(0, 1000), frame);
+    }
+
+    #[test]
+    fn what_is_saved_comes_back_whatever_is_done_meanwhile() {
+        let frame: Vec<u8> = (0..900u32).map(|i| (i / 3) as u8).collect();
+        let (mut buf, owner) = (BurstBuf::new(), Owner(Cell::new(0)));
+        filled(&mut buf, &frame, 0, &[100, 300, 372]);
+        let mut burst = buf.lend(&owner);
+        burst.packet_mut(0).insert(0, 8).expect("room").copy_from_slice(&[9; 8]);
+        let saved = burst.save(0);
+        assert!(burst.packet_mut(0).remove(0, 50));
+        burst.pull(0, 1000);
+        burst.packet_mut(0).header_mut().fill(0);
+        for len in [850, 700, 300, 5] {
+            assert!(burst.truncate(0, len));
+            assert_eq!(burst.copy_out(0, 1000).len(), len);
+            assert_eq!(burst.packets()[0].len(), len);
+        }
+        burst.restore(0, &saved);
+        let mut expected = vec![9; 8];
+        expected.extend(&frame);
+        assert_eq!(burst.copy_out(0, 2000), expected);
+        assert!(burst.truncate(0, 700));
+        assert_eq!(burst.copy_out(0, 2000), expected[..700]);
+        burst.restore(0, &saved);
+        assert_eq!(burst.copy_out(0, 20), expected[..20]);
+    }
+
+    #[test]
+    fn frames_of_our_own_are_bursts_too() {
+        let mut buf = BurstBuf::new();
+        assert!(buf.frame(&[0; 13]).is_none() && buf.frame(&vec![0; MAX_FRAME + 1]).is_none());
+        let frame: Vec<u8> = (0..2000u32).map(|i| i as u8).collect();
+        let burst = buf.frame(&frame).expect("a frame");
+        assert_eq!((burst.len(), burst.copy_out(0, 5000)), (1, frame.clone()));
+        drop(burst);
+        assert!(buf.is_empty(), "nothing of it can be lent again");
     }
 }

@@ -35,6 +35,16 @@ drop_reasons! {
     Pipeline = "drop_action_of_pipeline",
     /// Output to a port that does not exist (any more).
     InvalidPort = "datapath_drop_invalid_port",
+    /// A header was to be pushed and the packet has no room in front of it.
+    NoHeadroom = "datapath_drop_no_headroom",
+    /// The packet was recirculated too often.
+    RecircTooDeep = "datapath_drop_recirc_error",
+    /// Actions within actions within actions, too many of them.
+    NestingTooDeep = "drop_action_recursion_too_deep",
+    /// The packet's port asked the pipeline more often than is its due.
+    UpcallBudget = "datapath_drop_upcall_budget",
+    /// A copy for a controller found the queue full.
+    PuntQueueFull = "datapath_drop_userspace_action_error",
     /// The receiving ring has no free buffer.
     TxRingFull = "ovs_tx_failure_drops",
     /// The receiver is not connected, or all of its receive queues are disabled.

@@ -9,11 +9,12 @@
 
 pub mod arch;
 pub mod burst;
+pub mod checksum;
 mod drop_reason;
 mod offload;
 
 pub use burst::{
-    BURST, Burst, BurstBuf, HEADER_BYTES, HEADROOM, Lender, MAX_FRAME, Packet, Segment,
+    BURST, Burst, BurstBuf, HEADER_BYTES, HEADROOM, Lender, MAX_FRAME, Packet, Saved, Segment,
 };
 pub use drop_reason::{DropCounts, DropReason};
 pub use offload::Offload;

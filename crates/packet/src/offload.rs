@@ -23,6 +23,15 @@ pub struct Offload {
 }
 
 impl Offload {
+    /// The frame became `n` bytes longer in front of what is to be checksummed.
+    pub(crate) fn shift(&mut self, n: i32) {
+        if !self.is_none() {
+            let moved = |at: u16| (i32::from(at) + n).clamp(0, i32::from(u16::MAX)) as u16;
+            self.hdr_len = moved(self.hdr_len);
+            self.csum_start = moved(self.csum_start);
+        }
+    }
+
     /// True if nothing is left to do for this packet.
     pub fn is_none(&self) -> bool {
         self.flags == 0 && self.gso_type == 0

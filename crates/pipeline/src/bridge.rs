@@ -1,15 +1,13 @@
 //! One bridge in a snapshot: ports, tables and settings as they are between two changes.
 
-use crate::action::{self, OfAction};
-use crate::classifier::Table;
 use crate::fdb::{DEFAULT_AGING_S, DEFAULT_TABLE_SIZE, Fdb};
-use crate::flow_mod::Tables;
-use crate::port::{OfPort, Port};
-use crate::rule::{Counts, Match, Rule};
+use crate::port::Port;
 use flow::DpPort;
-use std::collections::{BTreeMap, HashMap};
+use openflow::{Action, Command, FlowMod, OfPort, PortNames};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tables::{Groups, Meters, Removed, Tables};
 
 /// Settings of a bridge, from its `other_config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,49 +62,103 @@ impl SharedFdb {
     }
 }
 
-/// A bridge.
+/// Which bridge: never given out twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct BridgeId(pub u32);
+
+/// The ports of a bridge.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ports {
+    /// By OpenFlow number, which is the order of flooding.
+    pub by_number: BTreeMap<OfPort, Arc<Port>>,
+    pub by_dp: HashMap<DpPort, Arc<Port>>,
+    pub by_name: HashMap<String, OfPort>,
+}
+
+impl Ports {
+    /// Adds a port, or replaces the one with its number, name and datapath port.
+    pub fn put(&mut self, port: Port) {
+        let port = Arc::new(port);
+        self.by_name.insert(port.name.clone(), port.number);
+        self.by_dp.insert(port.dp, Arc::clone(&port));
+        self.by_number.insert(port.number, port);
+    }
+
+    /// Removes a port.
+    pub fn remove(&mut self, number: OfPort) -> Option<Arc<Port>> {
+        let port = self.by_number.remove(&number)?;
+        self.by_name.remove(&port.name);
+        self.by_dp.remove(&port.dp);
+        Some(port)
+    }
+}
+
+/// A bridge. Copying is cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Bridge {
+    pub id: BridgeId,
     pub name: String,
     pub config: BridgeConfig,
-    /// By OpenFlow number, which is the order of flooding.
-    pub ports: BTreeMap<OfPort, Arc<Port>>,
-    pub by_dp: HashMap<DpPort, Arc<Port>>,
+    pub ports: Arc<Ports>,
     pub tables: Tables,
+    pub groups: Groups,
+    pub meters: Meters,
+    /// Flows removed by the change under way that somebody wants to hear of.
+    pub removed: Vec<Removed>,
+    /// What flows learn that have `delete_learned`; `None` if there are no such flows.
+    pub teachers: Option<Arc<BTreeSet<(u64, u8)>>>,
     pub fdb: Arc<SharedFdb>,
 }
 
 impl Bridge {
     /// A bridge without ports whose only flow is `priority=0,actions=NORMAL`.
-    pub fn new(name: &str, fdb: Arc<SharedFdb>, serial: u64, now_ms: u64) -> Bridge {
-        let default = Rule {
-            serial,
-            priority: 0,
-            cookie: 0,
-            matches: Match::any(),
-            actions: Arc::new([OfAction::Normal]),
-            created_ms: now_ms,
-            counts: Arc::new(Counts::default()),
-        };
-        let mut table = Table::default();
-        table.insert(Arc::new(default));
+    pub fn new(id: BridgeId, name: &str, fdb: Arc<SharedFdb>, now_ms: u64) -> Bridge {
+        let mut tables = Tables::new();
+        // An empty table without a limit takes any flow.
+        let _ = tables.apply(&normal(), now_ms);
         Bridge {
+            id,
             name: name.to_owned(),
             config: BridgeConfig::default(),
-            ports: BTreeMap::new(),
-            by_dp: HashMap::new(),
-            tables: BTreeMap::from([(0, Arc::new(table))]),
+            ports: Arc::default(),
+            tables,
+            groups: Groups::default(),
+            meters: Meters::default(),
+            removed: Vec::new(),
+            teachers: None,
             fdb,
         }
     }
 
+    /// Remembers flows that were removed, for whoever asked to be told (`send_flow_rem`).
+    pub fn gone(&mut self, removed: Vec<Removed>) {
+        self.removed.extend(removed.into_iter().filter(|r| r.rule.flags.send_flow_rem));
+    }
+
     pub fn port_by_name(&self, name: &str) -> Option<&Arc<Port>> {
-        self.ports.values().find(|p| p.name == name)
+        self.ports.by_number.get(self.ports.by_name.get(name)?)
     }
 
     /// A port by number, name or as `LOCAL`.
     pub fn find_port(&self, text: &str) -> Option<&Arc<Port>> {
-        let number = action::parse_port(text, &|name| self.port_by_name(name).map(|p| p.number));
-        self.ports.get(&number?)
+        self.ports.by_number.get(&openflow::parse_port(text, self)?)
+    }
+}
+
+/// The flow that a fresh bridge has.
+fn normal() -> FlowMod {
+    let mut flow = FlowMod::new(Command::Add);
+    flow.priority = 0;
+    flow.actions = vec![Action::Output { port: OfPort::NORMAL, max_len: None }];
+    flow
+}
+
+impl PortNames for Bridge {
+    fn name(&self, port: OfPort) -> Option<&str> {
+        self.ports.by_number.get(&port).map(|p| p.name.as_str())
+    }
+
+    fn number(&self, name: &str) -> Option<OfPort> {
+        self.ports.by_name.get(name).copied()
     }
 }

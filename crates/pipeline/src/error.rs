@@ -38,9 +38,12 @@ pub enum Error {
     /// The OpenFlow number is outside what a port may have.
     #[error("{0} is not an OpenFlow port number: they are 1 to 65279, and 65534 for LOCAL")]
     BadOfPort(u16),
-    /// A flow's text is wrong.
+    /// A flow, group or meter is wrong or refused: the reason, in the words of OVS.
     #[error("{0}")]
     Flow(String),
+    /// An action that this switch does not have, and why.
+    #[error("{0}")]
+    Unsupported(String),
     /// A flow's text is wrong in a line of many; line numbers start at 1.
     #[error("line {line}: {reason}")]
     FlowLine {

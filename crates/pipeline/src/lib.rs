@@ -14,28 +14,43 @@
 //! - An address seen on a new port moves there only if that sight is not older than the last one.
 #![forbid(unsafe_code)]
 
-mod action;
+mod action_set;
+mod branch;
 mod bridge;
-mod classifier;
+mod caused;
+mod change;
 mod commands;
+mod commands_change;
+mod commit;
+mod core;
 mod error;
 mod fdb;
-mod fields;
-mod flow_mod;
-mod flow_text;
+mod frozen;
+mod hash;
+mod headers;
+mod learn;
 mod normal;
+mod note;
+mod output;
 mod pipeline;
 mod port;
-mod rule;
+mod rewrite;
+mod spread;
+mod tags;
+mod trace;
+mod trace_command;
 mod translate;
+mod walk;
 
 pub use bridge::BridgeConfig;
+pub use change::Refused;
+pub use commands_change::Changes;
 pub use error::Error;
 pub use fdb::{
     DEFAULT_AGING_S, DEFAULT_TABLE_SIZE, GRAT_ARP_LOCK_MS, MAX_AGING_S, MAX_TABLE_SIZE,
     MIN_AGING_S, MIN_TABLE_SIZE,
 };
-pub use flow_text::DumpOptions;
-pub use pipeline::{Pipeline, PortInfo};
+pub use note::{Note, NoteKind};
+pub use pipeline::{Names, Pipeline, PortInfo};
 pub use port::OfPort;
-pub use translate::Note;
+pub use translate::Noted;

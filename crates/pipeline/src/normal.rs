@@ -1,15 +1,22 @@
 //! The NORMAL action: a learning switch (ovs-actions(7), "The OVS Normal Pipeline").
 //!
-//! All ports are trunks of all VLANs; frames leave with the tag they came with.
+//! All ports are trunks of all VLANs; frames leave with the tag they came with, unless it says nothing:
+//! VLAN 0 and priority 0.
 
 use crate::fdb::{Address, Lesson};
+use crate::headers::Headers;
+use crate::note::NoteKind;
 use crate::port::Port;
-use crate::translate::Walk;
-use flow::{Action, FlowKey, FlowMask, Mac, ether_type};
+use crate::walk::Walk;
+use flow::{FlowKey, Mac, ether_type};
+use openflow::OfPort;
+use std::sync::Arc;
 use zerocopy::big_endian::{U16, U32};
 
-/// VLAN ID and presence of a tag.
-const VID_AND_PRESENCE: u16 = 0x1fff;
+/// VLAN ID of a tag.
+const VID: u16 = 0x0fff;
+/// Priority of a tag.
+const PCP: u16 = 0xe000;
 /// ARP operations (RFC 826).
 const ARP_REQUEST: u8 = 1;
 const ARP_REPLY: u8 = 2;
@@ -31,76 +38,104 @@ fn is_reserved(dst: Mac) -> bool {
     }
 }
 
-/// Where the VLAN of a frame is decided. Looks at the first tag.
-fn vlan_of(key: &FlowKey, mask: &mut FlowMask) -> u16 {
-    let seen = &mut mask.bits_mut().vlan[0];
-    seen.tpid = U16::new(u16::MAX);
-    seen.tci = U16::new(seen.tci.get() | VID_AND_PRESENCE);
-    key.vlan[0].tci.get() & 0x0fff
+/// Looks at bits of the first tag.
+fn tag_bits(h: &mut Headers, bits: u16) -> u16 {
+    let mut mask = FlowKey::default();
+    mask.vlan[0].tci = U16::new(bits);
+    h.depend(&mask);
+    h.pkt().vlan[0].tci.get() & bits
 }
 
 /// True for an ARP broadcast that announces its sender: any reply, or a request for its own address.
-fn is_gratuitous_arp(key: &FlowKey, mask: &mut FlowMask) -> bool {
-    if key.dl_type.get() != ether_type::ARP || key.dl_dst != Mac::BROADCAST {
+fn is_gratuitous_arp(h: &mut Headers) -> bool {
+    // A packet whose label was just popped is not known to be ARP: its type was said by the flow.
+    if h.dl_type() != ether_type::ARP || h.pkt().dl_dst != Mac::BROADCAST || h.now.was_mpls {
         return false;
     }
-    let seen = mask.bits_mut();
-    seen.nw_proto = 0xff;
-    match key.nw_proto {
+    h.depend(&FlowKey { nw_proto: 0xff, ..FlowKey::default() });
+    match h.pkt().nw_proto {
         ARP_REPLY => true,
         ARP_REQUEST => {
-            seen.nw_src = U32::new(u32::MAX);
-            seen.nw_dst = U32::new(u32::MAX);
-            key.nw_src == key.nw_dst
+            let all = U32::new(u32::MAX);
+            h.depend(&FlowKey { nw_src: all, nw_dst: all, ..FlowKey::default() });
+            h.pkt().nw_src == h.pkt().nw_dst
         }
         _ => false,
     }
 }
 
-impl Walk<'_, '_> {
-    /// Runs NORMAL for the packet from `from`.
-    pub fn normal(&mut self, from: &Port) {
-        let key = self.key;
-        self.mask.bits_mut().dl_src = Mac::BROADCAST;
-        self.mask.bits_mut().dl_dst = Mac::BROADCAST;
-        let vlan = vlan_of(&key, &mut self.mask);
-        if !self.bridge.config.forward_bpdu && is_reserved(key.dl_dst) {
-            self.note("packet has reserved destination MAC, dropping");
-            return;
+impl Walk<'_> {
+    /// Runs NORMAL.
+    #[inline(never)]
+    pub fn normal(&mut self) {
+        let from = self.port(self.in_port());
+        if from.is_none() && !matches!(self.in_port(), OfPort::NONE | OfPort::CONTROLLER) {
+            let port = self.in_port();
+            self.note(NoteKind::Error, || format!("received packet on unknown port {port}"));
+            return self.warn("no input bundle, dropping");
         }
-        if !key.dl_src.is_multicast() {
-            self.lesson = Some(Lesson {
-                address: Address { vlan, mac: key.dl_src },
-                port: from.id,
-                gratuitous_arp: is_gratuitous_arp(&key, &mut self.mask),
-                bond: false,
-            });
+        let (dst, src) = self.h.addresses();
+        let vlan = if self.h.tagged() { tag_bits(&mut self.h, VID) } else { 0 };
+        if !self.bridge.config.forward_bpdu && is_reserved(dst) {
+            return self.detail("packet has reserved destination MAC, dropping");
         }
-        if key.dl_dst.is_multicast() {
-            self.note("multicast or broadcast destination, flooding");
-            return self.flood(from);
+        if let Some(from) = from.filter(|_| !src.is_multicast()) {
+            let gratuitous_arp = is_gratuitous_arp(&mut self.h);
+            let address = Address { vlan, mac: src };
+            if self.notes.is_some() && self.side_effects {
+                self.note_lesson(address, from);
+            }
+            self.caused.lesson(
+                &self.bridge.fdb,
+                Lesson { address, port: from.id, gratuitous_arp, bond: false },
+            );
         }
-        let address = Address { vlan, mac: key.dl_dst };
+        if dst.is_multicast() {
+            self.detail("no learned MAC for destination, flooding");
+            return self.forward(None);
+        }
         // The lock is let go before anything else is done.
-        let found = self.bridge.fdb.lock().lookup(address);
+        let found = self.bridge.fdb.lock().lookup(Address { vlan, mac: dst });
         match found {
             None => {
-                self.note("no learned MAC for destination, flooding");
-                self.flood(from);
+                self.detail("no learned MAC for destination, flooding");
+                self.forward(None);
             }
-            Some((id, _)) if id == from.id => {
-                self.note("learned port is input port, dropping");
+            Some((id, _)) if from.is_some_and(|f: &Arc<Port>| f.id == id) => {
+                self.detail("learned port is input port, dropping");
             }
             Some((_, number)) => {
-                self.note("forwarding to learned port");
-                self.output(number, from);
+                self.detail("forwarding to learned port");
+                self.forward(Some(number));
             }
         }
     }
 
-    /// To every port of the bridge but `from`.
-    pub fn flood(&mut self, from: &Port) {
-        let others = self.bridge.ports.values().filter(|p| p.id != from.id);
-        self.actions.extend(others.map(|p| Action::Output(p.dp)));
+    /// Says that an address will be learned, if it is not known to be there already.
+    fn note_lesson(&mut self, address: Address, from: &Port) {
+        let known = self.bridge.fdb.lock().lookup(address);
+        if known.is_none_or(|(id, _)| id != from.id) {
+            self.note(NoteKind::Detail, || {
+                let Address { vlan, mac } = address;
+                format!("learned that {mac} is on port {} in VLAN {vlan}", from.name)
+            });
+        }
+    }
+
+    /// To a port, or to all.
+    fn forward(&mut self, port: Option<OfPort>) {
+        let empty_tag =
+            self.h.tagged() && tag_bits(&mut self.h, VID) == 0 && tag_bits(&mut self.h, PCP) == 0;
+        let saved = empty_tag.then(|| self.h.save());
+        if empty_tag {
+            self.h.pop_vlan();
+        }
+        match port {
+            Some(port) => self.output(port),
+            None => self.flood(),
+        }
+        if let Some(saved) = saved {
+            self.h.restore(&saved);
+        }
     }
 }

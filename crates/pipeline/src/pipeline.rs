@@ -1,29 +1,15 @@
-//! All bridges of the daemon: the snapshot that readers use, and the changes to it.
+//! All bridges of the daemon, as whoever uses the pipeline sees them.
 
-use crate::bridge::{Bridge, BridgeConfig, SharedFdb};
+use crate::bridge::{Bridge, BridgeConfig, BridgeId, Ports, SharedFdb};
+use crate::core::{Core, Snapshot};
 use crate::error::Error;
-use crate::port::{OfPort, Port, PortId};
-use crate::translate::{self, Listener, Note};
-use arc_swap::ArcSwap;
+use crate::port::{self, OfPort, Port, PortId};
+use crate::translate::{self, Noted};
 use flow::{DpPort, FlowKey, Translate, Translation};
+use openflow::{Action, FullKey, PortNames};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What readers see: everything but the MAC tables, as it was after one change.
-#[derive(Debug, Clone, Default)]
-struct Snapshot {
-    bridges: BTreeMap<String, Arc<Bridge>>,
-    /// Which bridge each datapath port belongs to.
-    bridge_of: HashMap<DpPort, Arc<Bridge>>,
-}
-
-/// Numbers that are given out once.
-#[derive(Debug, Default)]
-struct Serials {
-    flow: u64,
-    port: u64,
-}
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A port as the daemon may ask for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,107 +24,144 @@ pub struct PortInfo {
     pub dp: DpPort,
 }
 
-/// The bridges. Changes come from one control thread (others would wait for each other);
-/// [`Translate`] is asked by any thread at any time and waits for none of them.
-#[derive(Debug)]
+/// The bridges. Changes wait for each other; [`Translate`] is asked by any thread at any time and waits
+/// for none of them.
+#[derive(Debug, Default)]
 pub struct Pipeline {
-    snapshot: ArcSwap<Snapshot>,
-    generation: Arc<AtomicU64>,
-    /// Held while a change is made.
-    changing: Mutex<Serials>,
+    pub(crate) core: Arc<Core>,
 }
 
-impl Default for Pipeline {
-    fn default() -> Self {
-        Pipeline::new()
+/// The ports of a bridge as they were, by name.
+#[derive(Debug, Clone)]
+pub struct Names(Arc<Bridge>);
+
+impl PortNames for Names {
+    fn name(&self, port: OfPort) -> Option<&str> {
+        self.0.name(port)
+    }
+
+    fn number(&self, name: &str) -> Option<OfPort> {
+        self.0.number(name)
     }
 }
 
 impl Translate for Pipeline {
     fn translate(&self, key: &FlowKey) -> Translation {
-        self.walk(key, None)
+        translate::packet(&self.core, key, None).0
     }
 
     fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.core.generation.load(Ordering::Acquire)
     }
 }
 
+/// Translation.
 impl Pipeline {
     /// No bridges yet.
     pub fn new() -> Pipeline {
-        Pipeline {
-            snapshot: ArcSwap::from_pointee(Snapshot::default()),
-            generation: Arc::new(AtomicU64::new(1)),
-            changing: Mutex::new(Serials::default()),
-        }
+        Pipeline::default()
     }
 
-    /// As [`Translate::translate`], telling `listener` what is decided on the way.
-    pub fn translate_noting(&self, key: &FlowKey, listener: &mut dyn FnMut(Note)) -> Translation {
-        self.walk(key, Some(listener))
+    /// As [`Translate::translate`], with all that was decided on the way. `side_effects` says whether
+    /// the caller will apply the translation's effects. `None` if no bridge takes the packet.
+    pub fn translate_noting(&self, key: &FlowKey, side_effects: bool) -> Option<Noted> {
+        translate::packet(&self.core, key, Some(side_effects)).1.map(|n| *n)
     }
 
-    fn walk(&self, key: &FlowKey, listener: Option<Listener<'_>>) -> Translation {
-        let dp = DpPort(key.in_port);
-        let snapshot = self.snapshot.load();
-        let Some(bridge) = snapshot.bridge_of.get(&dp) else {
-            return translate::dropped(key);
-        };
-        match bridge.by_dp.get(&dp) {
-            Some(port) => translate::translate(bridge, port, key, listener),
-            None => translate::dropped(key),
-        }
+    /// What `actions` do with a packet of a bridge, with registers and the like as in `key`, that is said
+    /// to have come in by `in_port`, which may be [`OfPort::CONTROLLER`] or [`OfPort::NONE`]. Nothing is cached: the mask tells nothing.
+    ///
+    /// # Errors
+    /// The bridge is unknown, or an action is not supported or does not suit the packet.
+    pub fn packet_out(
+        &self,
+        bridge: &str,
+        in_port: OfPort,
+        actions: &[Action],
+        key: &FullKey,
+    ) -> Result<Translation, Error> {
+        let bridge = self.bridge(bridge)?;
+        check_out(actions)?;
+        Ok(translate::packet_out(&self.core, &bridge, in_port, actions, key, None).0)
     }
 
-    fn serials(&self) -> MutexGuard<'_, Serials> {
-        // Snapshots are replaced as a whole, so a panic during a change leaves the one before it.
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// As [`Pipeline::packet_out`], with all that was decided on the way.
+    ///
+    /// # Errors
+    /// As [`Pipeline::packet_out`].
+    pub fn packet_out_noting(
+        &self,
+        bridge: &str,
+        in_port: OfPort,
+        actions: &[Action],
+        key: &FullKey,
+        side_effects: bool,
+    ) -> Result<Option<Noted>, Error> {
+        let bridge = self.bridge(bridge)?;
+        check_out(actions)?;
+        let tracing = Some(side_effects);
+        let (_, noted) =
+            translate::packet_out(&self.core, &bridge, in_port, actions, key, tracing);
+        Ok(noted.map(|n| *n))
     }
 
+    /// Packets that are to come back, as states that are kept for them.
+    pub fn recirculations(&self) -> usize {
+        self.core.frozen.len()
+    }
+}
+
+fn check_out(actions: &[Action]) -> Result<(), Error> {
+    match openflow::first_unsupported(actions) {
+        Some(what) => Err(Error::Unsupported(what.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Bridges and ports.
+impl Pipeline {
     /// The bridge as it is now.
     pub(crate) fn bridge(&self, name: &str) -> Result<Arc<Bridge>, Error> {
-        let snapshot = self.snapshot.load();
-        let found = snapshot.bridges.get(name).cloned();
-        found.ok_or_else(|| Error::NoBridge(name.to_owned()))
+        self.core.snapshot.load().bridge(name).cloned()
     }
 
-    /// All bridges as they are now.
+    /// All bridges as they are now, by name.
     pub(crate) fn all_bridges(&self) -> Vec<Arc<Bridge>> {
-        self.snapshot.load().bridges.values().cloned().collect()
+        let snapshot = self.core.snapshot.load();
+        snapshot.by_name.values().filter_map(|id| snapshot.bridges.get(id)).cloned().collect()
     }
 
-    /// Changes a copy of a bridge, with the serial number of the last flow at hand, and makes it the
-    /// bridge if the change succeeds.
-    pub(crate) fn change_bridge<T>(
-        &self,
-        name: &str,
-        change: impl FnOnce(&mut Bridge, &mut u64) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let mut serials = self.serials();
-        let mut bridge = Bridge::clone(&*self.bridge(name)?);
-        let answer = change(&mut bridge, &mut serials.flow)?;
-        self.publish(name, Some(bridge));
-        Ok(answer)
+    /// The ports of a bridge by name, for reading and printing flows.
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`].
+    pub fn names(&self, bridge: &str) -> Result<Names, Error> {
+        Ok(Names(self.bridge(bridge)?))
     }
 
-    /// Puts a changed bridge, or none, in the place of bridge `name`.
-    fn publish(&self, name: &str, bridge: Option<Bridge>) {
-        let mut next = Snapshot::clone(&self.snapshot.load());
-        next.bridge_of.retain(|_, b| b.name != name);
-        match bridge.map(Arc::new) {
-            Some(bridge) => {
-                let ports = bridge.by_dp.keys().map(|dp| (*dp, Arc::clone(&bridge)));
-                next.bridge_of.extend(ports);
-                next.bridges.insert(name.to_owned(), bridge);
-            }
-            None => {
-                next.bridges.remove(name);
-            }
-        }
-        self.snapshot.store(Arc::new(next));
-        // After the tables: who sees the new number also sees the new tables.
-        self.generation.fetch_add(1, Ordering::Release);
+    /// The number of a bridge, by which packets for controllers name it.
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`].
+    pub fn bridge_number(&self, bridge: &str) -> Result<u32, Error> {
+        Ok(self.bridge(bridge)?.id.0)
+    }
+
+    /// The bridge with a number.
+    pub fn bridge_name(&self, number: u32) -> Option<String> {
+        let snapshot = self.core.snapshot.load();
+        snapshot.bridges.get(&BridgeId(number)).map(|b| b.name.clone())
+    }
+
+    /// Puts a bridge whose ports are others than before, or a new one, into the snapshot.
+    fn publish_ports(&self, bridge: Bridge) {
+        let mut next = Snapshot::clone(&self.core.snapshot.load());
+        let mut by_dp = HashMap::clone(&next.by_dp);
+        by_dp.retain(|_, (id, _)| *id != bridge.id);
+        by_dp.extend(bridge.ports.by_dp.iter().map(|(dp, p)| (*dp, (bridge.id, p.number))));
+        next.by_dp = Arc::new(by_dp);
+        next.bridges.insert(bridge.id, Arc::new(bridge));
+        self.core.publish(next, true);
     }
 
     /// Adds a bridge without ports, with the one flow `priority=0,actions=NORMAL`.
@@ -146,17 +169,24 @@ impl Pipeline {
     /// # Errors
     /// [`Error::BridgeExists`].
     pub fn add_bridge(&self, name: &str, config: BridgeConfig, now_ms: u64) -> Result<(), Error> {
-        let mut serials = self.serials();
-        if self.bridge(name).is_ok() {
-            return Err(Error::BridgeExists(name.to_owned()));
-        }
-        serials.flow += 1;
-        let fdb = Arc::new(SharedFdb::new(Arc::clone(&self.generation)));
-        fdb.change(|f| f.configure(config.mac_aging_s, config.mac_table_size));
-        let mut bridge = Bridge::new(name, fdb, serials.flow, now_ms);
-        bridge.config = config;
-        self.publish(name, Some(bridge));
-        Ok(())
+        self.core.change(|control| {
+            let mut next = Snapshot::clone(&self.core.snapshot.load());
+            if next.by_name.contains_key(name) {
+                return Err(Error::BridgeExists(name.to_owned()));
+            }
+            control.last_bridge += 1;
+            let id = BridgeId(control.last_bridge);
+            let fdb = Arc::new(SharedFdb::new(Arc::clone(&self.core.generation)));
+            fdb.change(|f| f.configure(config.mac_aging_s, config.mac_table_size));
+            let mut bridge = Bridge::new(id, name, fdb, now_ms);
+            bridge.config = config;
+            let mut by_name = BTreeMap::clone(&next.by_name);
+            by_name.insert(name.to_owned(), id);
+            next.by_name = Arc::new(by_name);
+            next.bridges.insert(id, Arc::new(bridge));
+            self.core.publish(next, true);
+            Ok(())
+        })
     }
 
     /// Changes a bridge's settings.
@@ -164,15 +194,12 @@ impl Pipeline {
     /// # Errors
     /// [`Error::NoBridge`].
     pub fn set_bridge(&self, name: &str, config: BridgeConfig) -> Result<(), Error> {
-        let _changing = self.serials();
-        let mut bridge = Bridge::clone(&*self.bridge(name)?);
-        let fdb = &bridge.fdb;
-        fdb.change(|f| f.configure(config.mac_aging_s, config.mac_table_size));
-        if bridge.config != config {
+        self.change_bridge(name, |bridge| {
+            bridge.fdb.change(|f| f.configure(config.mac_aging_s, config.mac_table_size));
+            let matters = bridge.config != config;
             bridge.config = config;
-            self.publish(name, Some(bridge));
-        }
-        Ok(())
+            Ok(((), matters))
+        })
     }
 
     /// Removes a bridge with its ports, flows and learned addresses.
@@ -180,16 +207,24 @@ impl Pipeline {
     /// # Errors
     /// [`Error::NoBridge`].
     pub fn remove_bridge(&self, name: &str) -> Result<(), Error> {
-        let _changing = self.serials();
-        let bridge = self.bridge(name)?;
-        self.publish(name, None);
-        for port in bridge.ports.values() {
-            bridge.fdb.change(|f| f.remove_port(port.id));
-        }
-        Ok(())
+        self.core.change(|_| {
+            let bridge = self.bridge(name)?;
+            let mut next = Snapshot::clone(&self.core.snapshot.load());
+            let mut by_dp = HashMap::clone(&next.by_dp);
+            by_dp.retain(|_, (id, _)| *id != bridge.id);
+            let mut by_name = BTreeMap::clone(&next.by_name);
+            by_name.remove(name);
+            (next.by_dp, next.by_name) = (Arc::new(by_dp), Arc::new(by_name));
+            next.bridges.remove(&bridge.id);
+            self.core.publish(next, true);
+            for port in bridge.ports.by_number.values() {
+                bridge.fdb.change(|f| f.remove_port(port.id));
+            }
+            Ok(())
+        })
     }
 
-    /// Adds a port. `number` and `dp` are the caller's choice.
+    /// Adds a port, whose link is up. `number` and `dp` are the caller's choice.
     ///
     /// # Errors
     /// If the bridge is not there, the number is not one for ports, or name, number (in the bridge)
@@ -201,29 +236,29 @@ impl Pipeline {
         number: OfPort,
         dp: DpPort,
     ) -> Result<(), Error> {
-        let mut serials = self.serials();
-        let mut bridge = Bridge::clone(&*self.bridge(bridge)?);
-        number.check()?;
-        let exists = |port: String| Error::PortExists { bridge: bridge.name.clone(), port };
-        if bridge.port_by_name(name).is_some() {
-            return Err(exists(name.to_owned()));
-        }
-        if bridge.ports.contains_key(&number) {
-            return Err(exists(number.to_string()));
-        }
-        if let Some(other) = self.snapshot.load().bridge_of.get(&dp) {
-            return Err(Error::DpPortExists { bridge: other.name.clone(), port: dp });
-        }
-        serials.port += 1;
-        let id = PortId(serials.port);
-        let port = Arc::new(Port { id, name: name.to_owned(), number, dp });
-        bridge.ports.insert(number, Arc::clone(&port));
-        bridge.by_dp.insert(dp, port);
-        // Before the first packet from it can teach anything.
-        bridge.fdb.lock().add_port(id, number);
-        let name = bridge.name.clone();
-        self.publish(&name, Some(bridge));
-        Ok(())
+        self.core.change(|control| {
+            let mut bridge = Bridge::clone(&*self.bridge(bridge)?);
+            port::check(number)?;
+            let exists = |port: String| Error::PortExists { bridge: bridge.name.clone(), port };
+            if bridge.port_by_name(name).is_some() {
+                return Err(exists(name.to_owned()));
+            }
+            if bridge.ports.by_number.contains_key(&number) {
+                return Err(exists(number.to_string()));
+            }
+            if let Some(other) = self.port_by_dp(dp) {
+                return Err(Error::DpPortExists { bridge: other.bridge, port: dp });
+            }
+            control.last_port += 1;
+            let id = PortId(control.last_port);
+            let mut ports = Ports::clone(&bridge.ports);
+            ports.put(Port { id, name: name.to_owned(), number, dp, link_up: true });
+            bridge.ports = Arc::new(ports);
+            // Before the first packet from it can teach anything.
+            bridge.fdb.lock().add_port(id, number);
+            self.publish_ports(bridge);
+            Ok(())
+        })
     }
 
     /// Removes a port and the addresses learned on it.
@@ -231,22 +266,44 @@ impl Pipeline {
     /// # Errors
     /// [`Error::NoBridge`], [`Error::NoPort`].
     pub fn remove_port(&self, bridge: &str, number: OfPort) -> Result<(), Error> {
-        let _changing = self.serials();
-        let mut bridge = Bridge::clone(&*self.bridge(bridge)?);
-        let name = bridge.name.clone();
-        let Some(port) = bridge.ports.remove(&number) else {
-            return Err(no_port(&bridge, &number.to_string()));
-        };
-        bridge.by_dp.remove(&port.dp);
-        let fdb = Arc::clone(&bridge.fdb);
-        self.publish(&name, Some(bridge));
-        fdb.change(|f| f.remove_port(port.id));
-        Ok(())
+        self.core.change(|_| {
+            let mut bridge = Bridge::clone(&*self.bridge(bridge)?);
+            let mut ports = Ports::clone(&bridge.ports);
+            let Some(port) = ports.remove(number) else {
+                return Err(no_port(&bridge, &number.to_string()));
+            };
+            bridge.ports = Arc::new(ports);
+            let fdb = Arc::clone(&bridge.fdb);
+            self.publish_ports(bridge);
+            fdb.change(|f| f.remove_port(port.id));
+            Ok(())
+        })
+    }
+
+    /// Says whether a port's link is up, which fast failover groups, bundles and buckets with
+    /// `watch_port` go by.
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`], [`Error::NoPort`].
+    pub fn set_port_state(&self, bridge: &str, number: OfPort, link_up: bool) -> Result<(), Error> {
+        self.change_bridge(bridge, |bridge| {
+            let Some(port) = bridge.ports.by_number.get(&number) else {
+                return Err(no_port(bridge, &number.to_string()));
+            };
+            if port.link_up == link_up {
+                return Ok(((), false));
+            }
+            let port = Port { link_up, ..Port::clone(port) };
+            let mut ports = Ports::clone(&bridge.ports);
+            ports.put(port);
+            bridge.ports = Arc::new(ports);
+            Ok(((), true))
+        })
     }
 
     /// The names of all bridges, sorted.
     pub fn bridges(&self) -> Vec<String> {
-        self.snapshot.load().bridges.keys().cloned().collect()
+        self.core.snapshot.load().by_name.keys().cloned().collect()
     }
 
     /// The ports of a bridge by OpenFlow number; `LOCAL` comes last.
@@ -255,22 +312,15 @@ impl Pipeline {
     /// [`Error::NoBridge`].
     pub fn ports(&self, bridge: &str) -> Result<Vec<PortInfo>, Error> {
         let bridge = self.bridge(bridge)?;
-        Ok(bridge.ports.values().map(|p| info(&bridge, p)).collect())
+        Ok(bridge.ports.by_number.values().map(|p| info(&bridge, p)).collect())
     }
 
     /// The port with a datapath number.
     pub fn port_by_dp(&self, dp: DpPort) -> Option<PortInfo> {
-        let snapshot = self.snapshot.load();
-        let bridge = snapshot.bridge_of.get(&dp)?;
-        Some(info(bridge, bridge.by_dp.get(&dp)?))
-    }
-
-    /// Forgets the learned addresses that were not seen for their bridge's ageing time. To be called
-    /// about once a second.
-    pub fn expire(&self, now_ms: u64) {
-        for bridge in self.snapshot.load().bridges.values() {
-            bridge.fdb.change(|f| f.expire(now_ms));
-        }
+        let snapshot = self.core.snapshot.load();
+        let (id, number) = snapshot.by_dp.get(&dp)?;
+        let bridge = snapshot.bridges.get(id)?;
+        Some(info(bridge, bridge.ports.by_number.get(number)?))
     }
 }
 

@@ -2,38 +2,11 @@
 
 use crate::error::Error;
 use flow::DpPort;
-use std::fmt;
+pub use openflow::OfPort;
 
-/// An OpenFlow port number, unique in its bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OfPort(pub u16);
-
-impl OfPort {
-    /// The bridge's own port, OFPP_LOCAL of OpenFlow 1.0.
-    pub const LOCAL: OfPort = OfPort(0xfffe);
-    /// The highest number of an ordinary port; what is above has a meaning of its own
-    /// (OpenFlow 1.0, 5.2.1: OFPP_MAX is 0xff00).
-    pub const MAX: OfPort = OfPort(0xfeff);
-
-    /// Checks that a port of a bridge may have this number.
-    ///
-    /// # Errors
-    /// [`Error::BadOfPort`] for 0 and for reserved numbers other than `LOCAL`.
-    pub fn check(self) -> Result<(), Error> {
-        match self.0 {
-            1..=0xfeff | 0xfffe => Ok(()),
-            other => Err(Error::BadOfPort(other)),
-        }
-    }
-}
-
-impl fmt::Display for OfPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            OfPort::LOCAL => f.pad("LOCAL"),
-            OfPort(n) => f.pad(&n.to_string()),
-        }
-    }
+/// Checks that a port of a bridge may have this number.
+pub(crate) fn check(port: OfPort) -> Result<(), Error> {
+    if port.is_port() { Ok(()) } else { Err(Error::BadOfPort(port.0)) }
 }
 
 /// Identity of one port over its life. Never given out twice, so that what is still known of a
@@ -48,4 +21,6 @@ pub(crate) struct Port {
     pub name: String,
     pub number: OfPort,
     pub dp: DpPort,
+    /// Its link is up, which fast failover, bundles and select groups ask for.
+    pub link_up: bool,
 }

@@ -1,174 +1,199 @@
-//! One packet's way through the tables: from its key to datapath actions, the bits that these
-//! depended on, and what its packets cause.
-//!
-//! The same walk serves upcalls, revalidation and tracing; a trace also listens to its [`Note`]s.
+//! One packet's translation: from its key to datapath actions, the bits that these depended on, and
+//! what its packets cause.
 
-use crate::action::OfAction;
-use crate::bridge::{Bridge, SharedFdb};
-use crate::fdb::Lesson;
-use crate::port::{OfPort, Port};
-use crate::rule::{Counts, Rule};
-use flow::{Action, Effects, FlowKey, FlowMask, Translation, ether_type};
+use crate::bridge::Bridge;
+use crate::caused::Caused;
+use crate::commit::trim;
+use crate::core::Core;
+use crate::headers::{Headers, is_ip};
+use crate::note::{Note, NoteKind, Notes};
+use crate::walk::{Stop, Walk};
+use flow::{DpPort, FRAG_ANY, FRAG_LATER, FlowKey, FlowMask, Translation};
+use openflow::{Action, FullKey, FullMask, OfPort};
 use std::sync::Arc;
-use zerocopy::big_endian::U16;
+use zerocopy::big_endian::U32;
 
 /// The table that packets enter by.
 const FIRST_TABLE: u8 = 0;
-/// Presence bit of a VLAN tag.
-const TAG_PRESENT: u16 = 0x1000;
 
-/// Something decided on the way, for tracing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    /// A table was looked up.
-    Table {
-        /// The table.
-        table: u8,
-        /// Priority and cookie of the flow that matched, if one did.
-        flow: Option<(u16, u64)>,
-    },
-    /// Why the packet goes where it goes.
-    Reason(&'static str),
-}
-
-/// Listens to a walk.
-pub(crate) type Listener<'a> = &'a mut dyn FnMut(Note);
-
-/// A walk under way.
-pub(crate) struct Walk<'a, 'l> {
-    pub bridge: &'a Bridge,
-    /// The packet; `in_port` is the OpenFlow number.
-    pub key: FlowKey,
-    pub mask: FlowMask,
-    pub actions: Vec<Action>,
-    pub lesson: Option<Lesson>,
-    /// Counts of the flows that matched.
-    counts: Vec<Arc<Counts>>,
-    listener: Option<Listener<'l>>,
-}
-
-/// What packets of one megaflow cause.
-#[derive(Debug)]
-struct Caused {
-    counts: Vec<Arc<Counts>>,
-    lesson: Option<(Arc<SharedFdb>, Lesson)>,
-}
-
-impl Effects for Caused {
-    fn apply(&self, packets: u64, bytes: u64, now_ms: u64) {
-        if packets == 0 {
-            return;
-        }
-        for counts in &self.counts {
-            counts.add(packets, bytes);
-        }
-        if let Some((fdb, lesson)) = &self.lesson {
-            fdb.change(|fdb| fdb.learn(lesson, now_ms));
-        }
-    }
+/// A translation with all that was decided on the way.
+pub struct Noted {
+    /// The answer.
+    pub translation: Translation,
+    /// The packet as it came in.
+    pub first: FullKey,
+    /// The packet as the last action left it.
+    pub last: FullKey,
+    /// The bits of `first` that the answer depends on.
+    pub mask: FullMask,
+    /// What was decided, in order.
+    pub notes: Vec<Note>,
+    /// Why the packet is dropped, if the translation failed.
+    pub error: Option<&'static str>,
 }
 
 /// What every megaflow of packets like `key` matches, whatever the tables say: fragments are told
 /// apart, as OVS does.
 fn first_mask(key: &FlowKey) -> FlowMask {
     let mut mask = FlowMask::default();
-    if matches!(key.dl_type.get(), ether_type::IPV4 | ether_type::IPV6) {
-        mask.bits_mut().nw_frag = 0xff;
+    if is_ip(key.dl_type.get()) {
+        mask.bits_mut().nw_frag = FRAG_ANY | FRAG_LATER;
     }
     mask
 }
 
 /// A packet that no bridge takes.
-pub(crate) fn dropped(key: &FlowKey) -> Translation {
-    Translation {
-        mask: first_mask(key),
-        actions: Vec::new(),
-        effects: Arc::new(Caused { counts: Vec::new(), lesson: None }),
-    }
+#[cold]
+fn dropped(key: &FlowKey) -> Translation {
+    let effects = Arc::new(Caused::default());
+    Translation { mask: first_mask(key), actions: Vec::new(), effects }
 }
 
-/// Sends a packet that came in by `from` through the tables of `bridge`.
-pub(crate) fn translate(
-    bridge: &Bridge,
-    from: &Port,
-    key: &FlowKey,
-    listener: Option<Listener<'_>>,
-) -> Translation {
-    let mut walk = Walk {
-        bridge,
-        key: FlowKey { in_port: from.number.0.into(), ..*key },
-        mask: first_mask(key),
-        actions: Vec::new(),
-        lesson: None,
-        counts: Vec::new(),
-        listener,
+/// Whether and how a translation is listened to: with the effects that whoever asks will apply, or
+/// not.
+pub(crate) type Tracing = Option<bool>;
+
+fn begin<'a>(
+    core: &'a Arc<Core>,
+    bridge: &'a Bridge,
+    key: FullKey,
+    pkt: &FlowKey,
+    tracing: Tracing,
+) -> Walk<'a> {
+    let mut walk = Walk::new(core, bridge, Headers::new(key, &first_mask(pkt)));
+    if let Some(side_effects) = tracing {
+        let mut notes = Notes::default();
+        notes.open(NoteKind::Bridge, format!("bridge(\"{}\")", bridge.name));
+        walk.notes = Some(notes);
+        walk.side_effects = side_effects;
+    }
+    walk
+}
+
+/// Key of a packet that came in by a port.
+pub(crate) fn full_key(pkt: &FlowKey, in_port: OfPort) -> FullKey {
+    let mut key = FullKey::new(pkt, in_port.0.into());
+    key.actset_output = U32::new(OfPort::UNSET.0.into());
+    key
+}
+
+fn end(mut walk: Walk<'_>, key: FullKey) -> (Translation, Option<Box<Noted>>) {
+    let error = match walk.stop {
+        Stop::Failed(why) => Some(why),
+        _ => None,
     };
-    walk.table(FIRST_TABLE, from);
-    walk.finish()
+    if error.is_some() {
+        walk.out.clear();
+    }
+    trim(&mut walk.out);
+    let mask = walk.h.mask();
+    let (notes, last) = (walk.notes.take(), walk.h.now.key);
+    let translation =
+        Translation { mask, actions: walk.out, effects: Arc::new(walk.caused) };
+    let noted = notes.map(|notes| {
+        let mut mask = FullMask::default();
+        mask.0.pkt = *translation.mask.bits();
+        let translation = translation.clone();
+        Box::new(Noted { translation, first: key, last, mask, notes: notes.finish(), error })
+    });
+    (translation, noted)
 }
 
-impl Walk<'_, '_> {
-    /// Says why, if somebody listens.
-    pub fn note(&mut self, reason: &'static str) {
-        if let Some(listener) = &mut self.listener {
-            listener(Note::Reason(reason));
-        }
+/// A packet from a port, or one that comes back.
+pub(crate) fn packet(
+    core: &Arc<Core>,
+    pkt: &FlowKey,
+    tracing: Tracing,
+) -> (Translation, Option<Box<Noted>>) {
+    if pkt.recirc_id != 0 {
+        return again(core, pkt, tracing);
     }
+    let snapshot = core.snapshot.load();
+    let place = snapshot.by_dp.get(&DpPort(pkt.in_port));
+    let Some((bridge, port)) = place.and_then(|(id, port)| Some((snapshot.bridges.get(id)?, *port)))
+    else {
+        return (dropped(pkt), None);
+    };
+    let key = full_key(pkt, port);
+    let mut walk = begin(core, bridge, key, pkt, tracing);
+    walk.table(FIRST_TABLE, port);
+    walk.conclude();
+    end(walk, key)
+}
 
-    fn table(&mut self, table: u8, from: &Port) {
-        let bridge = self.bridge;
-        let found = bridge.tables.get(&table);
-        let rule = found.and_then(|t| t.lookup(&self.key, &mut self.mask));
-        if let Some(listener) = &mut self.listener {
-            let flow = rule.map(|r| (r.priority, r.cookie));
-            listener(Note::Table { table, flow });
-        }
-        match rule {
-            Some(rule) => self.run(rule, from),
-            None => self.note("no flow matches, dropping"),
-        }
-    }
+/// How a packet is traced.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Trace<'a> {
+    /// When addresses and flows are learned from it, if they are. It is not counted.
+    pub learn: Option<u64>,
+    /// Ports are called by their names.
+    pub named: bool,
+    /// Actions that are run instead of the tables.
+    pub actions: Option<&'a [Action]>,
+}
 
-    fn run(&mut self, rule: &Rule, from: &Port) {
-        self.counts.push(Arc::clone(&rule.counts));
-        for action in rule.actions.iter() {
-            match *action {
-                OfAction::Output(number) => self.output(number, from),
-                OfAction::Local => self.output(OfPort::LOCAL, from),
-                OfAction::InPort => self.actions.push(Action::Output(from.dp)),
-                OfAction::Normal => self.normal(from),
-                OfAction::Flood | OfAction::All => self.flood(from),
-            }
-        }
+/// A packet of a bridge, with all that a flow may match.
+pub(crate) fn traced(core: &Arc<Core>, bridge: &Bridge, key: FullKey, how: Trace<'_>) -> Noted {
+    let mut walk = begin(core, bridge, key, &key.pkt, Some(how.learn.is_some()));
+    if let Some(notes) = &mut walk.notes {
+        notes.named = how.named;
     }
+    match how.actions {
+        Some(actions) => {
+            walk.within.packet_out = true;
+            walk.run(actions);
+        }
+        None => walk.table(FIRST_TABLE, OfPort(key.in_port.get() as u16)),
+    }
+    walk.conclude();
+    if let Some(now_ms) = how.learn {
+        walk.caused.learned(now_ms);
+    }
+    let (translation, noted) = end(walk, key);
+    let without_notes = || Noted {
+        mask: FullMask::default(),
+        translation,
+        first: key,
+        last: key,
+        notes: Vec::new(),
+        error: None,
+    };
+    noted.map_or_else(without_notes, |n| *n)
+}
 
-    /// To a port, unless the packet came from there (that needs `in_port`) or it does not exist.
-    pub fn output(&mut self, number: OfPort, from: &Port) {
-        if number == from.number {
-            return self.note("skipping output to input port");
-        }
-        match self.bridge.ports.get(&number) {
-            Some(port) => self.actions.push(Action::Output(port.dp)),
-            None => self.note("output to nonexistent port, skipping"),
-        }
+/// A packet that comes back.
+#[cold]
+fn again(core: &Arc<Core>, pkt: &FlowKey, tracing: Tracing) -> (Translation, Option<Box<Noted>>) {
+    let snapshot = core.snapshot.load();
+    let Some(frozen) = core.frozen.get(pkt.recirc_id) else { return (dropped(pkt), None) };
+    let state = &frozen.state;
+    let Some(bridge) = snapshot.bridges.get(&state.bridge) else { return (dropped(pkt), None) };
+    let key = FullKey { pkt: FullKey::new(pkt, 0).pkt, ..state.key };
+    let mut walk = begin(core, bridge, key, pkt, tracing);
+    if let Some(todo) = state.todo.first() {
+        let table = todo.table;
+        walk.open(NoteKind::Thaw, || "thaw".to_owned());
+        walk.note(NoteKind::Action, || format!("Resuming from table {table}"));
+        walk.close();
     }
+    walk.resume(state);
+    end(walk, key)
+}
 
-    fn finish(mut self) -> Translation {
-        // Whoever looks at part of a tag depends on there being one.
-        for tag in &mut self.mask.bits_mut().vlan {
-            if tag.tci.get() != 0 {
-                tag.tci = U16::new(tag.tci.get() | TAG_PRESENT);
-                tag.tpid = U16::new(u16::MAX);
-            }
-        }
-        let fdb = &self.bridge.fdb;
-        Translation {
-            mask: self.mask,
-            actions: self.actions,
-            effects: Arc::new(Caused {
-                counts: self.counts,
-                lesson: self.lesson.map(|l| (Arc::clone(fdb), l)),
-            }),
-        }
-    }
+/// Actions on a packet of a bridge (`packet-out`).
+pub(crate) fn packet_out(
+    core: &Arc<Core>,
+    bridge: &Bridge,
+    in_port: OfPort,
+    actions: &[Action],
+    key: &FullKey,
+    tracing: Tracing,
+) -> (Translation, Option<Box<Noted>>) {
+    let FullKey { in_port, actset_output, .. } = full_key(&key.pkt, in_port);
+    let key = FullKey { in_port, actset_output, ..*key };
+    let mut walk = begin(core, bridge, key, &key.pkt, tracing);
+    walk.within.packet_out = true;
+    walk.run(actions);
+    walk.conclude();
+    end(walk, key)
 }

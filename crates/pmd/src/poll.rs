@@ -2,8 +2,9 @@
 
 use crate::pool::Clock;
 use arc_swap::{ArcSwap, Cache};
-use datapath::{Context, Datapath, PortMap, Registry, WalkCounters, WalkCounts};
-use flow::{DpPort, Translate};
+use crossbeam_queue::ArrayQueue;
+use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters, WalkCounts};
+use flow::{Action, DpPort, Translate};
 use packet::arch::cycles;
 use port::Port;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
@@ -24,6 +25,21 @@ pub struct Rxq {
     pub queue: usize,
     /// Cycles spent on this queue's packets.
     pub cycles: Arc<AtomicU64>,
+}
+
+/// Frames that wait for one thread to execute them: what a controller's burst of packet-outs needs.
+pub(crate) const FRAMES_MAX: usize = 1024;
+/// Frames executed between two looks at the queues, so that receive queues do not run over meanwhile.
+const FRAMES_AT_ONCE: usize = 32;
+
+/// A frame that comes from the switch itself.
+pub(crate) struct Injected {
+    pub(crate) frame: Vec<u8>,
+    /// The port that it is taken to have come in by.
+    pub(crate) in_port: DpPort,
+    pub(crate) actions: Vec<Action>,
+    /// Set when it was executed.
+    pub(crate) done: Arc<AtomicBool>,
 }
 
 /// What a thread is to do. Immutable: a new one is published when anything changes.
@@ -55,6 +71,10 @@ pub struct Thread {
     pub registry: Arc<Registry>,
     /// Megaflows to keep at most.
     pub flow_limit: Arc<AtomicUsize>,
+    /// Packets for controllers, of all threads.
+    pub punts: Arc<PuntQueue>,
+    /// Frames to execute.
+    pub(crate) frames: ArrayQueue<Injected>,
     /// To end.
     pub stop: AtomicBool,
 }
@@ -94,6 +114,7 @@ pub(crate) fn run(thread: &Thread, translate: &dyn Translate, clock: Clock, seed
             ports: &plan.ports,
             translate,
             counters: &thread.counters,
+            punts: &thread.punts,
             thread: thread.number,
             now_ms,
             flow_limit: thread.flow_limit.load(Relaxed),
@@ -122,6 +143,11 @@ pub(crate) fn run(thread: &Thread, translate: &dyn Translate, clock: Clock, seed
             kept_house = last;
             now_ms = clock.now_ms();
             datapath.clean();
+            for _ in 0..FRAMES_AT_ONCE {
+                let Some(f) = thread.frames.pop() else { break };
+                datapath.execute_frame(&f.frame, f.in_port, &f.actions, &context);
+                f.done.store(true, Release);
+            }
             if now_ms.saturating_sub(ranked_ms) >= RANK_MS {
                 ranked_ms = now_ms;
                 datapath.rank();

@@ -2,15 +2,16 @@
 
 use crate::numa::Topology;
 use crate::place::round_robin;
-use crate::poll::{Plan, Rxq, Thread, run};
-use datapath::{PortMap, Registry};
-use flow::{DpPort, Translate};
+use crate::poll::{FRAMES_MAX, Injected, Plan, Rxq, Thread, run};
+use crossbeam_queue::ArrayQueue;
+use datapath::{PortMap, PuntQueue, Registry};
+use flow::{Action, DpPort, Translate};
 use port::Port;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -139,6 +140,7 @@ pub struct Pool {
     generation: u64,
     published: Inputs,
     flow_limit: Arc<AtomicUsize>,
+    punts: Arc<PuntQueue>,
     sampled: Instant,
     /// What threads that ended had counted, so that sums never fall.
     ended: BTreeMap<&'static str, u64>,
@@ -162,6 +164,7 @@ impl Pool {
             generation: 0,
             published: Inputs::default(),
             flow_limit: Arc::new(AtomicUsize::new(flow_limit)),
+            punts: Arc::default(),
             sampled: Instant::now(),
             ended: BTreeMap::new(),
         }
@@ -236,6 +239,8 @@ impl Pool {
             cleared: Default::default(),
             registry: Arc::<Registry>::default(),
             flow_limit: self.flow_limit.clone(),
+            punts: self.punts.clone(),
+            frames: ArrayQueue::new(FRAMES_MAX),
             stop: Default::default(),
         });
         let (shared, translate, clock) = (thread.clone(), self.translate.clone(), self.clock);
@@ -354,6 +359,29 @@ impl Pool {
         self.flow_limit.load(Relaxed)
     }
 
+    /// Packets that flows and threads want controllers to see.
+    pub fn punts(&self) -> &Arc<PuntQueue> {
+        &self.punts
+    }
+
+    /// Has a polling thread do `actions` to a frame, as if it had come in by `in_port`, and waits
+    /// until that is done, some tens of microseconds. Returns false if nobody did it: there is no
+    /// thread, or 1024 frames wait already. What the frame causes besides (`Effects`) is left to the
+    /// caller.
+    pub fn execute(&self, frame: Vec<u8>, in_port: DpPort, actions: Vec<Action>) -> bool {
+        let Some(pmd) = self.pmds.values().find(|pmd| !pmd.has_ended()) else {
+            return false;
+        };
+        let done = Arc::new(AtomicBool::new(false));
+        let job = Injected { frame, in_port, actions, done: done.clone() };
+        if pmd.thread.frames.push(job).is_err() {
+            return false;
+        }
+        pmd.wake();
+        wait(|| pmd.has_ended() || done.load(Acquire));
+        done.load(Acquire)
+    }
+
     /// Takes the next measurement of usage if it is time.
     pub fn sample(&mut self) {
         if self.sampled.elapsed() < INTERVAL {
@@ -450,12 +478,12 @@ fn wait(done: impl Fn() -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow::{Action, Effects, FlowKey, FlowMask, Translation};
+    use flow::{Action, Effects, FlowKey, FlowMask, Seen, Translation};
     use port::sim::SimPort;
 
     struct Nothing;
     impl Effects for Nothing {
-        fn apply(&self, _: u64, _: u64, _: u64) {}
+        fn apply(&self, _: &Seen) {}
     }
 
     /// Port 1 to port 2 and back.
@@ -545,5 +573,24 @@ mod tests {
         let dropped =
             || pool.threads()[0].thread.counters.drops.get(packet::DropReason::InvalidPort);
         until("drop", || dropped() == 1);
+    }
+
+    #[test]
+    fn frames_of_the_switch_itself_are_executed_by_a_thread() {
+        let mut pool = pool();
+        let (a, b) = (Arc::new(SimPort::new("a")), Arc::new(SimPort::new("b")));
+        pool.set_ports(vec![entry(1, &a), entry(2, &b)]);
+        let out = |p| vec![Action::Output(DpPort(p))];
+        assert!(pool.execute(vec![7; 60], DpPort(1), out(2)));
+        assert_eq!((a.take().len(), b.take()), (0, vec![vec![7; 60]]), "sent when it returns");
+        assert!(pool.execute(vec![8; 60], DpPort(1), vec![Action::Recirc(5)]));
+        assert_eq!(b.take(), [vec![8; 60]], "what recirculates is looked up and asked about");
+        pool.set_ports(Vec::new());
+        assert!(
+            pool.execute(vec![7; 60], DpPort(1), out(2)),
+            "also by a thread that polls nothing"
+        );
+        pool.stop();
+        assert!(!pool.execute(vec![7; 60], DpPort(1), out(2)), "nobody is there");
     }
 }

@@ -1,7 +1,7 @@
 //! The revalidator: a thread that keeps megaflows right and tells the pipeline what they forwarded.
 
 use crate::pool::Clock;
-use datapath::{FlowState, Registry};
+use datapath::{Megaflow, Registry};
 use flow::Translate;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,15 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often it reads statistics and looks for idle flows (OVS `max-revalidator`).
 const SWEEP_MS: u64 = 500;
+
+/// How long a sweep checks all megaflows after a change, in milliseconds. From then on it ends those
+/// unchecked that nobody used for a while, so that it is over in time: should a packet come after all,
+/// asking about it costs no more than the check.
+const CHECK_ALL_MS: u64 = 250;
+/// Not used for this long is a while.
+const UNUSED_MS: u64 = 1000;
+/// Checks between two looks at the clock.
+const CHECKS_PER_LOOK: u64 = 64;
 
 /// Settings that can change while it runs.
 #[derive(Debug)]
@@ -24,6 +33,8 @@ pub struct Limits {
     pub flows_max: AtomicUsize,
     /// Milliseconds that the last sweep took.
     pub dump_ms: AtomicU64,
+    /// Milliseconds of a sweep in which all megaflows are checked, used or not.
+    pub check_all_ms: AtomicU64,
 }
 
 impl Default for Limits {
@@ -33,6 +44,7 @@ impl Default for Limits {
             flows: AtomicUsize::new(0),
             flows_max: AtomicUsize::new(0),
             dump_ms: AtomicU64::new(0),
+            check_all_ms: AtomicU64::new(CHECK_ALL_MS),
         }
     }
 }
@@ -138,24 +150,30 @@ impl Shared {
     fn sweep(&self, generation: u64, now_ms: u64) {
         let registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let max_idle = self.limits.max_idle_ms.load(Relaxed);
-        let mut alive = 0;
+        let (began, check_all) = (self.clock.now_ms(), self.limits.check_all_ms.load(Relaxed));
+        let (mut alive, mut checks, mut late) = (0, 0u64, false);
+        let mut right = |flow: &Megaflow, unused: u64| {
+            if !flow.needs_check(generation) {
+                return true;
+            }
+            if checks.is_multiple_of(CHECKS_PER_LOOK) {
+                late = self.clock.now_ms() - began >= check_all;
+            }
+            checks += 1;
+            (!late || unused <= UNUSED_MS)
+                && flow.still_right(&self.translate.translate(&flow.origin), generation)
+        };
         for registry in registries {
-            for flow in registry.flows() {
-                if flow.state() != FlowState::Live {
-                    continue;
-                }
+            registry.visit(|flow| {
                 flow.push_effects();
                 let used = flow.stats().used_ms.max(flow.created_ms);
-                let idle = now_ms.saturating_sub(used) > max_idle;
-                let stale = flow.needs_check(generation)
-                    && !flow.still_right(&self.translate.translate(&flow.origin));
-                if idle || stale {
-                    registry.kill(&flow);
-                } else {
+                let unused = now_ms.saturating_sub(used);
+                if unused <= max_idle && right(flow, unused) {
                     alive += 1;
+                } else {
+                    registry.kill(flow);
                 }
-            }
-            registry.bury();
+            });
         }
         self.limits.flows.store(alive, Relaxed);
         self.limits.flows_max.fetch_max(alive, Relaxed);
@@ -165,8 +183,8 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datapath::{Context, Datapath, PortMap, WalkCounters};
-    use flow::{Action, DpPort, Effects, FlowKey, FlowMask, Translation};
+    use datapath::{Context, Datapath, PortMap, PuntQueue, WalkCounters};
+    use flow::{Action, DpPort, Effects, FlowKey, FlowMask, Seen, Translation};
     use port::sim::SimPort;
 
     #[derive(Default)]
@@ -178,8 +196,8 @@ mod tests {
     #[derive(Default)]
     struct Told(AtomicU64);
     impl Effects for Told {
-        fn apply(&self, packets: u64, _: u64, _: u64) {
-            self.0.fetch_add(packets, Relaxed);
+        fn apply(&self, seen: &Seen) {
+            self.0.fetch_add(seen.packets, Relaxed);
         }
     }
     impl Translate for Changing {
@@ -203,13 +221,14 @@ mod tests {
         for (i, p) in ports.iter().enumerate() {
             map.set(DpPort(i as u32), Some(p.clone()));
         }
-        let counters = WalkCounters::default();
+        let (counters, punts) = (WalkCounters::default(), PuntQueue::default());
         let mut datapath = Datapath::new(7, registry.clone());
         let mut send = || {
             let context = Context {
                 ports: &map,
                 translate: &*pipeline,
                 counters: &counters,
+                punts: &punts,
                 thread: 0,
                 now_ms: 1,
                 flow_limit: 10,
@@ -229,5 +248,86 @@ mod tests {
         assert_eq!((ports[2].take().len(), ports[3].take().len()), (0, 1));
         reval.wait();
         assert_eq!((registry.len(), pipeline.told.0.load(Relaxed)), (1, 3));
+    }
+
+    /// A megaflow for each source address, and what asking costs.
+    #[derive(Default)]
+    struct BySource {
+        asked: AtomicU64,
+        generation: AtomicU64,
+        told: Arc<Told>,
+    }
+    impl Translate for BySource {
+        fn translate(&self, _: &FlowKey) -> Translation {
+            self.asked.fetch_add(1, Relaxed);
+            let mut mask = FlowMask::default();
+            mask.bits_mut().dl_src = flow::Mac::BROADCAST;
+            Translation { mask, actions: vec![], effects: self.told.clone() }
+        }
+        fn generation(&self) -> u64 {
+            self.generation.load(Relaxed)
+        }
+    }
+
+    fn shared(pipeline: &Arc<BySource>, registry: &Arc<Registry>) -> Shared {
+        Shared {
+            translate: pipeline.clone(),
+            clock: Clock::default(),
+            registries: Mutex::new(vec![registry.clone()]),
+            limits: Limits::default(),
+            stop: AtomicBool::new(false),
+            sweeps: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes `flows` megaflows at `now_ms`, and a packet more for the first `busy` of them later.
+    fn fill(pipeline: &BySource, datapath: &mut Datapath, flows: u32, busy: u32) {
+        let port = Arc::new(SimPort::new("p"));
+        let (counters, punts, map) = Default::default();
+        for (count, now_ms) in [(flows, 1), (busy, 5000)] {
+            for i in 0..count {
+                let mut frame = [0; 60];
+                frame[8..12].copy_from_slice(&i.to_be_bytes());
+                port.push(&frame);
+                if port.waiting() == 32 || i + 1 == count {
+                    let context = Context {
+                        ports: &map,
+                        translate: pipeline,
+                        counters: &counters,
+                        punts: &punts,
+                        thread: 0,
+                        now_ms,
+                        flow_limit: 1_000_000,
+                    };
+                    datapath.walk(&*port, 0, DpPort(1), &context);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn when_time_runs_out_only_flows_in_use_are_checked_after_a_change() {
+        for (check_all_ms, checked) in [(0, 7), (u64::MAX, 1000)] {
+            let (flows, alive) = (1000, checked as usize);
+            let (pipeline, registry) = (Arc::<BySource>::default(), Arc::<Registry>::default());
+            let mut datapath = Datapath::new(7, registry.clone());
+            fill(&pipeline, &mut datapath, flows, 7);
+            let s = shared(&pipeline, &registry);
+            s.limits.check_all_ms.store(check_all_ms, Relaxed);
+            let asked = pipeline.asked.load(Relaxed);
+            s.sweep(0, 5100);
+            assert_eq!(s.limits.flows.load(Relaxed), flows as usize, "nothing changed");
+            assert_eq!(pipeline.asked.load(Relaxed), asked);
+            assert_eq!(pipeline.told.0.load(Relaxed), u64::from(flows) + 7);
+            pipeline.generation.store(1, Relaxed);
+            s.sweep(1, 5100);
+            assert_eq!(pipeline.asked.load(Relaxed) - asked, checked);
+            assert_eq!(s.limits.flows.load(Relaxed), alive);
+            while datapath.clean() {}
+            s.sweep(1, 5100);
+            assert_eq!((registry.len(), pipeline.asked.load(Relaxed) - asked), (alive, checked));
+            s.sweep(1, 50_000);
+            assert_eq!(s.limits.flows.load(Relaxed), 0, "idle");
+        }
     }
 }

@@ -15,7 +15,7 @@ struct State {
 }
 
 /// A simulated port with one receive queue, owned by a test. Frames of more than [`HEADER_BYTES`]
-/// are cut there: what is above ports sees headers only.
+/// are cut there when they are received; what is sent comes out whole.
 #[derive(Debug)]
 pub struct SimPort {
     name: String,
@@ -31,6 +31,11 @@ impl SimPort {
     /// Gives the switch a frame to receive.
     pub fn push(&self, frame: &[u8]) {
         self.locked().input.push_back(frame.to_vec());
+    }
+
+    /// Frames that the switch has not received yet.
+    pub fn waiting(&self) -> usize {
+        self.locked().input.len()
     }
 
     /// Takes what the switch sent since the last call.
@@ -83,7 +88,7 @@ impl Port for SimPort {
     fn tx(&self, _thread: usize, burst: &mut Burst<'_>, picks: &[u8]) {
         let mut state = self.locked();
         for &i in picks {
-            let frame = burst.packets()[usize::from(i)].header().to_vec();
+            let frame = burst.copy_out(usize::from(i), usize::MAX);
             state.counters.tx_packets += 1;
             state.counters.tx_bytes += frame.len() as u64;
             state.output.push(frame);

@@ -5,13 +5,22 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::message;
 
 /// Largest reply accepted. A dump of a million flows at 300 bytes each fits; a peer that never
 /// stops sending does not fill the memory.
 const REPLY_BYTES_MAX: u64 = 512 << 20;
+
+/// A call on the wire; it borrows, since a parameter may be a file of 100 MB.
+#[derive(Serialize)]
+struct Request<'a> {
+    id: u64,
+    method: &'a str,
+    params: &'a [String],
+}
 
 /// Why a call got no answer from a server.
 #[derive(Debug, thiserror::Error)]
@@ -80,10 +89,10 @@ impl Client {
         let io_error = |source| Error::Io { method: method.to_owned(), source };
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
-        let request = json!({"id": id, "method": method, "params": params});
+        let request = Request { id, method, params };
         message::write(self.stream.get_mut(), &request).map_err(io_error)?;
         match message::read(&mut self.stream, REPLY_BYTES_MAX) {
-            Ok(Some(reply)) => parse_reply(&reply, id)
+            Ok(Some(reply)) => parse_reply(reply, id)
                 .map_err(|what| Error::Protocol { method: method.to_owned(), what }),
             Ok(None) => Err(Error::Closed { method: method.to_owned() }),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -94,13 +103,13 @@ impl Client {
     }
 }
 
-fn parse_reply(reply: &Value, id: u64) -> Result<Result<String, String>, String> {
+fn parse_reply(mut reply: Value, id: u64) -> Result<Result<String, String>, String> {
     if reply.get("id") != Some(&Value::from(id)) {
         return Err("it answers another request".to_owned());
     }
-    match (reply.get("result"), reply.get("error")) {
-        (Some(Value::String(text)), None | Some(Value::Null)) => Ok(Ok(text.clone())),
-        (None | Some(Value::Null), Some(Value::String(text))) => Ok(Err(text.clone())),
+    match (reply["result"].take(), reply["error"].take()) {
+        (Value::String(text), Value::Null) => Ok(Ok(text)),
+        (Value::Null, Value::String(text)) => Ok(Err(text)),
         _ => Err("it carries neither a result nor an error text".to_owned()),
     }
 }

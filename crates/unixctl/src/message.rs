@@ -1,9 +1,12 @@
 //! Reading and writing one unframed JSON message, bounded in size.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, BufWriter, Read, Write};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// Bytes written at once: a large message is never in memory a second time as JSON.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// Reads the next message, a JSON object of at most `bytes_max` bytes; `None` at the end of the
 /// stream. A request is `{"id":0,"method":"version","params":[]}`, a reply carries the request's
@@ -37,10 +40,11 @@ fn skip_white_space(input: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
-pub(crate) fn write(output: &mut impl Write, message: &Value) -> io::Result<()> {
-    let mut bytes = serde_json::to_vec(message)?;
-    bytes.push(b'\n');
-    output.write_all(&bytes)
+pub(crate) fn write(output: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let mut output = BufWriter::with_capacity(WRITE_BYTES, output);
+    serde_json::to_writer(&mut output, message)?;
+    output.write_all(b"\n")?;
+    output.flush()
 }
 
 pub(crate) fn invalid(what: &str) -> io::Error {

@@ -24,8 +24,9 @@ use crate::{Commands, message};
 const CLIENTS_MAX: usize = 32;
 /// Connections the kernel keeps waiting for `accept`; more than clients are served at once.
 const BACKLOG: i32 = 64;
-/// Largest request: a flow file of some 100,000 lines travels as one parameter.
-const REQUEST_BYTES_MAX: u64 = 32 << 20;
+/// Largest request: a flow file of a million lines of 250 bytes travels as one parameter, so that it
+/// is applied whole or not at all. Who may connect may configure everything anyway.
+const REQUEST_BYTES_MAX: u64 = 256 << 20;
 /// A client that takes none of its answer for this long is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server being dropped waits for answers still on their way.

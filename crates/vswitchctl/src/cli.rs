@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::commands;
+use crate::flow_commands::check_formats;
 use crate::suggest::did_you_mean;
 use crate::table::{CellFormat, Format, Style};
 
@@ -76,6 +77,7 @@ const WITH_ARGUMENT: &[(&str, char)] = &[
     ("max-column-width", ' '),
     ("protocols", 'O'),
     ("flow-format", 'F'),
+    ("packet-in-format", 'P'),
     ("log-file", ' '),
     ("syslog-target", ' '),
     ("syslog-method", ' '),
@@ -202,8 +204,10 @@ impl Options {
             "dry-run" => self.dry_run = true,
             "oneline" => self.oneline = true,
             "retry" => self.retry = true,
-            // Versions of OpenFlow and logging of ovs-vsctl: flows travel as text here, and the
-            // daemon logs. Accepted so that scripts need no change.
+            "protocols" | "flow-format" | "packet-in-format" => {
+                check_formats(name, &value).map_err(anyhow::Error::msg)?;
+            }
+            // Logging of ovs-vsctl: the daemon logs here. Accepted so that scripts need no change.
             _ => {}
         }
         Ok(())
@@ -212,12 +216,13 @@ impl Options {
     /// `-t` means seconds to `ovs-vsctl` and a daemon to `ovs-appctl`: a number is the former.
     fn set_timeout(&mut self, value: String) -> Result<()> {
         match value.parse::<u32>() {
-            Ok(0) => self.timeout = None,
-            Ok(seconds) => self.timeout = Some(Duration::from_secs(seconds.into())),
+            Ok(seconds @ 1..) => self.timeout = Some(Duration::from_secs(seconds.into())),
             Err(_) if value.contains(['/', '-']) || value.ends_with("vswitchd") => {
                 self.target = Some(value);
             }
-            Err(_) => bail!("--timeout={value}: not a number of seconds"),
+            _ => bail!(
+                "value {value} on -t or --timeout is invalid: not a number of seconds from 1 on"
+            ),
         }
         Ok(())
     }

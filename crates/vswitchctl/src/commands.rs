@@ -4,11 +4,12 @@ use anyhow::{Result, anyhow, bail};
 use ovsdb::{TableSchema, Uuid};
 
 use crate::cli::Invocation;
+use crate::flow_commands::OFCTL;
 use crate::suggest::did_you_mean;
 use crate::table::{Style, Table};
 use crate::text::Names;
 use crate::view::View;
-use crate::{bond, bridge, controller, daemon, database, port, records, show};
+use crate::{bond, bridge, controller, daemon, database, flow_options, port, records, show};
 
 /// A command.
 pub struct Command {
@@ -100,7 +101,7 @@ pub fn find(name: &str) -> Result<&'static Command> {
              with other commands by --; run it by itself"
         );
     }
-    let known = all().map(|command| command.name).chain(daemon::OFCTL.iter().map(|c| c.name));
+    let known = all().map(|command| command.name).chain(OFCTL.iter().map(|c| c.name));
     all()
         .find(|command| command.name == name)
         .ok_or_else(|| anyhow!("unknown command \"{name}\"{}", did_you_mean(name, known)))
@@ -110,7 +111,7 @@ pub fn find(name: &str) -> Result<&'static Command> {
 pub fn is_option(word: &str) -> bool {
     let name = word.trim_start_matches('-').split('=').next().unwrap_or_default();
     let of_database = all().flat_map(|c| c.options).any(|o| o.trim_end_matches('=') == name);
-    of_database || daemon::is_option(word)
+    of_database || flow_options::is_option(word)
 }
 
 impl Command {

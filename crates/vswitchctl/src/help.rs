@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use crate::commands::{self, COMMANDS};
-use crate::daemon::OFCTL;
+use crate::flow_commands::{Input, OFCTL};
 
 const HEAD: &str = "\
 vswitchctl: configures and inspects the switch
@@ -48,6 +48,20 @@ Options, before the first command:
   -V, --version      print the version
 ";
 
+const FLOW_OPTIONS: &str = "
+Options of flow commands, anywhere on the line:
+  --strict           mod-flows, del-flows: the flow with exactly this match and priority
+  --bundle           all changes or none
+  --names, --no-names  ports by name (default at a terminal) or by number
+  --no-stats         dump-flows: without what changes by itself
+  --sort[=FIELD], --rsort[=FIELD]  dump-flows: by priority or FIELD, rising or falling
+  --readd            replace-flows: also flows that are the same
+  --may-create       mod-group: the group need not exist
+  --read-only        refuse to change anything
+  -t, --timeout SECS give up after SECS seconds
+  -O, -F, -P, -m, --timestamp, --color  accepted as by ovs-ofctl, without effect
+";
+
 /// The help about everything.
 pub fn all() -> String {
     let mut text = HEAD.to_owned();
@@ -60,13 +74,15 @@ pub fn all() -> String {
     }
     text.push_str("\nFlows (answered by the daemon; FILE may be - for standard input):\n");
     for command in OFCTL {
-        let _ = writeln!(text, "  {} {}", command.name, command.usage);
+        let line = format!("{} {}", command.name, command.usage);
+        let _ = writeln!(text, "  {line:42} {}", command.about);
     }
     text.push_str(
         "\nOperations (answered by the daemon; list-commands prints all of them):\n  \
          version, list-commands, exit, and every command with a / in its name\n",
     );
     text.push_str(OPTIONS);
+    text.push_str(FLOW_OPTIONS);
     text
 }
 
@@ -75,8 +91,15 @@ pub fn about(name: &str) -> Result<String> {
     let mut text = String::new();
     if let Some(command) = OFCTL.iter().find(|command| command.name == name) {
         let _ = writeln!(text, "Usage: vswitchctl [OPTION]... {name} {}", command.usage);
-        let file = command.file.map(|_| "FILE may be - for standard input.\n");
-        text.push_str(file.unwrap_or_default());
+        let _ = writeln!(text, "{}", command.about);
+        text.push_str(match command.input {
+            Input::None => "",
+            Input::File => "FILE may be - for standard input.\n",
+            Input::Dash => "The last argument may be -: one on each line of standard input.\n",
+            Input::Sources => "What begins with / or . is a file, and what exists as one.\n",
+        });
+        let _ = writeln!(text, "Example: vswitchctl {name} {}", command.example);
+        text.push_str(FLOW_OPTIONS);
         if name != "show" {
             return Ok(text);
         }

@@ -9,8 +9,12 @@ mod commands;
 mod controller;
 mod daemon;
 mod database;
+mod flow_commands;
+mod flow_options;
+mod flows;
 mod help;
 mod port;
+mod progress;
 mod records;
 mod session;
 mod show;
@@ -64,7 +68,7 @@ fn run() -> Result<()> {
         Request::Run { options, first_options, words } => (options, first_options, words),
     };
     match daemon::family(&words[0], words.len() - 1) {
-        Family::Flows => daemon::run_flows(&options, first_options, &words),
+        Family::Flows => flows::run(&options, first_options, &words),
         Family::Operations => daemon::run_operation(&options, &words),
         Family::Database => {
             let calls = cli::split_commands(first_options, words)?;

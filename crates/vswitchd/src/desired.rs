@@ -1,9 +1,11 @@
 //! The configuration as plain values, read from the database's rows.
 
+use crate::flow_table;
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
 use pipeline::BridgeConfig;
 use std::collections::{BTreeMap, BTreeSet};
+use tables::TableConfig;
 
 /// What the daemon follows, and what it writes: it compares before it writes.
 pub(crate) const SELECTION: Selection<'static> = &[
@@ -28,8 +30,11 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "other_config",
             "datapath_id",
             "datapath_version",
+            "fail_mode",
+            "flow_tables",
         ]),
     ),
+    ("Flow_Table", Some(&["name", "flow_limit", "overflow_policy", "groups", "prefixes"])),
     ("Port", Some(&["name", "interfaces"])),
     (
         "Interface",
@@ -74,6 +79,10 @@ pub(crate) struct Bridge {
     pub(crate) name: String,
     pub(crate) datapath_id: String,
     pub(crate) config: BridgeConfig,
+    /// `fail_mode=secure`: it begins without the flow that makes it an ordinary switch.
+    pub(crate) secure: bool,
+    /// Tables that have a configuration.
+    pub(crate) flow_tables: BTreeMap<u8, TableConfig>,
     pub(crate) interfaces: Vec<Interface>,
 }
 
@@ -145,7 +154,12 @@ impl Reading<'_> {
             let text = format!("bridge {name}: unknown datapath_type \"{datapath_type}\"");
             self.complaints.push(text + "; there is only netdev, which is used");
         }
-        Bridge { uuid, datapath_id: datapath_id(uuid, row), name, config, interfaces }
+        let complaints = &mut self.complaints;
+        let mut complain = |text| complaints.push(format!("bridge {name}: {text}"));
+        let flow_tables = flow_table::read(self.db, row, &mut complain);
+        let secure = row.optional_string("fail_mode") == Some("secure");
+        let datapath_id = datapath_id(uuid, row);
+        Bridge { uuid, datapath_id, name, config, secure, flow_tables, interfaces }
     }
 
     fn interfaces(&mut self, bridge: &str, row: &Row) -> Vec<Interface> {

@@ -16,6 +16,9 @@ use tracing::{error, info, warn};
 
 /// How often time-driven work is looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// How often flows whose time is over are removed, and messages for controllers taken in: a flow ends
+/// well within a second of its time, as in OVS.
+const EXPIRY: Duration = Duration::from_millis(250);
 /// How often statistics are written, in milliseconds: the default, and the least that
 /// `other_config:stats-update-interval` may say, of OVS.
 const STATS_MS: u64 = 5000;
@@ -48,6 +51,7 @@ pub(crate) struct Main {
     config_changed: bool,
     state_changed: bool,
     ticked: Instant,
+    expired: Instant,
     wrote_state: Instant,
     wrote_statistics: Instant,
 }
@@ -75,6 +79,7 @@ impl Main {
             config_changed: false,
             state_changed: false,
             ticked: now,
+            expired: now,
             wrote_state: now,
             wrote_statistics: now,
         }
@@ -129,7 +134,7 @@ impl Main {
 
     /// How long nothing is due.
     fn idle_time(&self) -> Duration {
-        let tick = TICK.saturating_sub(self.ticked.elapsed());
+        let tick = EXPIRY.saturating_sub(self.expired.elapsed());
         match self.state_changed {
             true => tick.min(STATE_INTERVAL.saturating_sub(self.wrote_state.elapsed())),
             false => tick,
@@ -143,10 +148,14 @@ impl Main {
             self.attempt()?.run_in_thread(self.events.clone())?;
         }
         if self.state_changed {
-            locked(&self.switch).queues_changed();
+            locked(&self.switch).interface_changed();
         }
         if std::mem::take(&mut self.config_changed) {
             self.follow()?;
+        }
+        if self.expired.elapsed() >= EXPIRY {
+            self.expired = Instant::now();
+            self.expire();
         }
         if self.ticked.elapsed() >= TICK {
             self.ticked = Instant::now();
@@ -162,6 +171,17 @@ impl Main {
             self.report(false);
         }
         Ok(())
+    }
+
+    /// Removes flows whose time is over, without holding the switch: while somebody loads many flows
+    /// this waits, and commands must not.
+    fn expire(&self) {
+        let (pipeline, clock) = {
+            let s = locked(&self.switch);
+            (s.pipeline.clone(), s.clock)
+        };
+        pipeline.expire(clock.now_ms());
+        locked(&self.switch).collect_messages();
     }
 
     /// Takes the result of an attempt to connect. Fails if there is no use in trying again.

@@ -1,16 +1,19 @@
 //! `vswitchd`: the daemon. It serves the configuration database, follows it, and runs the switch.
 #![forbid(unsafe_code)]
 
+mod bridges;
 mod commands;
 mod coverage;
 mod daemon;
 mod database;
 mod desired;
+mod flow_table;
 mod follow;
 mod interface;
 mod log;
 mod numbers;
 mod options;
+mod packet_ins;
 mod process;
 mod report;
 mod startfile;

@@ -49,7 +49,7 @@ pub(crate) fn asked(i: &Interface) -> Option<OfPort> {
 /// `n` as the number of an ordinary port.
 pub(crate) fn ordinary(n: i64) -> Option<OfPort> {
     let n = OfPort(u16::try_from(n).ok()?);
-    (n.check().is_ok() && n != OfPort::LOCAL).then_some(n)
+    (n.is_port() && n != OfPort::LOCAL).then_some(n)
 }
 
 /// The lowest number that neither `claimed` nor `taken` says yes to.

@@ -4,6 +4,8 @@ use crate::coverage::Coverage;
 use crate::desired::{Bridge, Desired, Interface};
 use crate::interface::{Dirs, Opened, Spec, mtu, spec};
 use crate::numbers::{claims, lowest, ordinary};
+use crate::packet_ins::PacketIns;
+use datapath::PUNTS_MAX;
 use flow::DpPort;
 use ovsdb::Uuid;
 use pipeline::{OfPort, Pipeline};
@@ -34,6 +36,8 @@ pub(crate) struct Running {
     pub(crate) number: OfPort,
     pub(crate) dp: DpPort,
     pub(crate) opened: Opened,
+    /// What the pipeline was told of its link.
+    pub(crate) told_up: Option<bool>,
 }
 
 /// What became of an interface's row.
@@ -67,8 +71,12 @@ pub(crate) struct Switch {
     pub(crate) pool: Pool,
     pub(crate) revalidator: Arc<Revalidator>,
     pub(crate) coverage: Coverage,
+    /// What controllers would be told.
+    pub(crate) packet_ins: PacketIns,
     /// By name, which is unique in the daemon.
     pub(crate) running: BTreeMap<String, Running>,
+    /// Datapath numbers of the bridges' own ports.
+    pub(crate) locals: BTreeMap<String, DpPort>,
     /// By the interface's row.
     pub(crate) outcomes: BTreeMap<Uuid, Outcome>,
     /// What interfaces that are gone counted, so that sums never fall.
@@ -102,7 +110,9 @@ impl Switch {
             pool,
             revalidator,
             coverage: Coverage::default(),
+            packet_ins: PacketIns::default(),
             running: BTreeMap::new(),
+            locals: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             departed: Counters::default(),
             desired: Desired::default(),
@@ -143,6 +153,7 @@ impl Switch {
         }
         self.outcomes = outcomes;
         self.desired = desired;
+        self.links_changed();
         self.publish_ports();
     }
 
@@ -221,12 +232,7 @@ impl Switch {
             }
         }
         self.close(closing);
-        for name in self.pipeline.bridges() {
-            if !desired.bridges.iter().any(|b| b.name == name) {
-                let _ = self.pipeline.remove_bridge(&name);
-                info!("bridge {name}: deleted");
-            }
-        }
+        self.remove_bridges(desired);
         moving
     }
 
@@ -240,16 +246,6 @@ impl Switch {
         for r in closing {
             r.opened.close();
             add(&mut self.departed, &r.opened.port().counters());
-        }
-    }
-
-    fn follow_bridge(&mut self, bridge: &Bridge) {
-        let now = self.clock.now_ms();
-        if self.pipeline.set_bridge(&bridge.name, bridge.config).is_err() {
-            match self.pipeline.add_bridge(&bridge.name, bridge.config, now) {
-                Ok(()) => info!("bridge {}: added", bridge.name),
-                Err(e) => warn!("bridge {}: {e}", bridge.name),
-            }
         }
     }
 
@@ -300,7 +296,8 @@ impl Switch {
         }
         info!("bridge {bridge}: added interface {name} on port {}", number.0);
         let (uuid, bridge) = (w.interface.uuid, bridge.clone());
-        self.running.insert(name.clone(), Running { uuid, bridge, number, dp, opened });
+        self.running
+            .insert(name.clone(), Running { uuid, bridge, number, dp, opened, told_up: None });
         Ok(number)
     }
 
@@ -330,17 +327,18 @@ impl Switch {
     }
 
     /// The lowest datapath port number that is neither in use nor rests.
-    fn free_dp(&mut self) -> Option<DpPort> {
+    pub(crate) fn free_dp(&mut self) -> Option<DpPort> {
         let sweeps = self.revalidator.sweeps();
         self.resting.retain(|(_, until)| *until > sweeps);
-        let used: BTreeSet<u32> = self.running.values().map(|r| r.dp.0).collect();
+        let ports = self.running.values().map(|r| r.dp.0);
+        let used: BTreeSet<u32> = ports.chain(self.locals.values().map(|dp| dp.0)).collect();
         let resting: BTreeSet<u32> = self.resting.iter().map(|(dp, _)| dp.0).collect();
         (1..=DP_MAX).find(|n| !used.contains(n) && !resting.contains(n)).map(DpPort)
     }
 
     /// Keeps a number from being given out again before no megaflow can name it any more: what was
     /// decided for one bridge must not reach another.
-    fn rest(&mut self, dp: DpPort) {
+    pub(crate) fn rest(&mut self, dp: DpPort) {
         self.resting.push((dp, self.revalidator.sweeps() + 2));
     }
 
@@ -363,17 +361,32 @@ impl Switch {
         self.pool.set_ports(self.running.values().map(entry).collect());
     }
 
-    /// An interface's queues changed: assigns them anew.
-    pub(crate) fn queues_changed(&mut self) {
+    /// An interface changed: assigns its queues anew, and tells of its link.
+    pub(crate) fn interface_changed(&mut self) {
         self.pool.replan();
+        self.links_changed();
     }
 
     /// What is due every second.
     pub(crate) fn tick(&mut self) {
-        self.pipeline.expire(self.clock.now_ms());
         self.pool.sample();
         let counts = self.events();
         self.coverage.sample(counts);
+    }
+
+    /// Takes in what controllers would be told.
+    pub(crate) fn collect_messages(&mut self) {
+        let now = self.clock.now_ms();
+        for (bridge, removed) in self.pipeline.take_removed() {
+            self.packet_ins.removed(&bridge, &removed, now);
+        }
+        // No more than fit at once: a flood must not keep the thread here.
+        for _ in 0..PUNTS_MAX {
+            let Some(packet) = self.pool.punts().pop() else { return };
+            if let Some(bridge) = self.pipeline.bridge_name(packet.punt.bridge) {
+                self.packet_ins.packet(&bridge, packet);
+            }
+        }
     }
 
     /// All counted events by name, for `coverage/show`.

@@ -20,9 +20,9 @@ struct ByDestination {
 struct Told(Mutex<(u64, u64)>);
 
 impl Effects for Told {
-    fn apply(&self, packets: u64, bytes: u64, _now_ms: u64) {
+    fn apply(&self, seen: &Seen) {
         let mut t = self.0.lock().expect("not poisoned");
-        *t = (t.0 + packets, t.1 + bytes);
+        *t = (t.0 + seen.packets, t.1 + seen.bytes);
     }
 }
 
@@ -51,6 +51,7 @@ struct Bench {
     map: PortMap,
     pipeline: ByDestination,
     counters: WalkCounters,
+    punts: PuntQueue,
     registry: Arc<Registry>,
     datapath: Datapath,
     flow_limit: usize,
@@ -71,6 +72,7 @@ impl Bench {
             map,
             pipeline,
             counters: WalkCounters::default(),
+            punts: PuntQueue::default(),
             registry,
             datapath,
             flow_limit: 1000,
@@ -82,6 +84,7 @@ impl Bench {
             ports: &self.map,
             translate: &self.pipeline,
             counters: &self.counters,
+            punts: &self.punts,
             thread: 0,
             now_ms: 5,
             flow_limit: self.flow_limit,

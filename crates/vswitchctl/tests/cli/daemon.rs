@@ -118,8 +118,16 @@ fn check_simultaneous(server: &Server) {
 fn daemon_in(rundir: &Path) -> (unixctl::Server, mpsc::Receiver<Vec<String>>) {
     let (tell, told) = mpsc::channel();
     let mut commands = Commands::new("vswitchd 9.9\n");
-    for name in ["ofctl/add-flow", "ofctl/add-flows", "ofctl/dump-flows", "ofctl/show", "dpif/show"]
-    {
+    let names = [
+        "ofctl/add-flow",
+        "ofctl/add-flows",
+        "ofctl/replace-flows",
+        "ofctl/diff-flows",
+        "ofctl/dump-flows",
+        "ofctl/show",
+        "dpif/show",
+    ];
+    for name in names {
         let tell = tell.clone();
         commands.add(name, "[ARG]...", 0..=9, move |args| {
             let mut words = vec![name.to_owned()];
@@ -152,7 +160,12 @@ fn flow_and_operation_commands_reach_the_daemon() {
     check(&["add-flow", "br0", flow], &["ofctl/add-flow", "br0", flow]);
     check(&["-OOpenFlow13", "add-flow", "br0", flow], &["ofctl/add-flow", "br0", flow]);
     check(&["add-flow", "br0", "-O", "OpenFlow13", flow], &["ofctl/add-flow", "br0", flow]);
-    check(&["add-flows", "br0", file], &["ofctl/add-flows", "br0", "a\nb\n"]);
+    let told_file = format!("--file={file}");
+    check(&["add-flows", "br0", file], &["ofctl/add-flows", &told_file, "br0", "a\nb\n"]);
+    check(
+        &["--bundle", "replace-flows", "-t", "9", "br0", file],
+        &["ofctl/replace-flows", "--bundle", &told_file, "br0", "a\nb\n"],
+    );
     check(&["--names", "dump-flows", "br0"], &["ofctl/dump-flows", "--names", "br0"]);
     check(
         &["dump-flows", "br0", "table=1", "--names"],
@@ -181,8 +194,34 @@ fn flow_and_operation_commands_reach_the_daemon() {
     assert!(unknown.err.starts_with("vswitchctl: \"dpif/shwo\" is not a valid command"));
     let missing = run(ours_here().args(["add-flows", "br0", "/nowhere/flows"]));
     assert_eq!(missing.status, 1);
-    assert!(missing.err.starts_with("vswitchctl: /nowhere/flows: "), "{missing:?}");
+    assert!(
+        missing.err.starts_with("vswitchctl: /nowhere/flows: cannot be read: No such"),
+        "{missing:?}"
+    );
     assert_eq!(missing.err.lines().count(), 1);
+}
+
+/// A source is a file or a bridge as ovs-ofctl decides, and what the daemon prints are differences.
+#[test]
+fn diff_flows_tells_files_from_bridges_and_exits_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_server, told) = daemon_in(dir.path());
+    std::fs::write(dir.path().join("flows"), "a\n").unwrap();
+    let file = dir.path().join("flows");
+    let file = file.to_str().unwrap();
+    let mut command = ours();
+    command.current_dir(dir.path()).env("VSWITCH_RUNDIR", dir.path());
+    let run = run(command.args(["diff-flows", "br0", "flows"]));
+    assert_eq!((run.status, run.err.as_str()), (2, ""));
+    let expect = ["ofctl/diff-flows", "bridge", "br0", "file:flows", "a\n"];
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), expect);
+    for (line, why) in [
+        (vec!["diff-flows", file, "./flows"], "./flows: cannot be read"),
+        (vec!["diff-flows", file], "requires at least 2 arguments"),
+    ] {
+        let run = crate::common::run(ours().env("VSWITCH_RUNDIR", dir.path()).args(line));
+        assert!(run.status == 1 && run.err.contains(why), "{run:?}");
+    }
 }
 
 #[test]
@@ -200,7 +239,8 @@ fn standard_input_is_read_where_a_file_is_dash() {
             .unwrap();
         command.stdin.take().unwrap().write_all(b"actions=drop\n").unwrap();
         assert!(command.wait().unwrap().success());
-        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), [name, "br0", "actions=drop\n"]);
+        let expect = [name, "--file=-", "br0", "actions=drop\n"];
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), expect);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Commands about the datapath: ports and PMD threads.
 
-use super::openflow::settle;
+use super::settle;
 use crate::daemon::{Shared, locked};
 use crate::switch::{Running, Switch};
 use ::datapath::WalkCounts;
@@ -35,12 +35,20 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
     });
     let s = switch.clone();
     c.add("dpctl/del-flows", "[dp]", 0..=1, move |_| {
-        for t in threads(&s, None) {
-            for flow in t.thread.registry.flows() {
-                t.thread.registry.kill(&flow);
-            }
-        }
+        purge(&s);
         Ok(String::new())
+    });
+    let s = switch.clone();
+    c.add("revalidator/purge", "", 0..=0, move |_| {
+        purge(&s);
+        settle(&s);
+        Ok(String::new())
+    });
+    c.add("dpctl/dump-dps", "", 0..=0, |_| Ok("netdev@ovs-netdev\n".to_owned()));
+    let s = switch.clone();
+    c.add("dpif/dump-dps", "", 0..=0, move |_| {
+        let bridges = locked(&s).pipeline.bridges();
+        Ok(bridges.into_iter().map(|name| format!("netdev@{name}\n")).collect())
     });
     let s = switch.clone();
     c.add("upcall/show", "", 0..=0, move |_| Ok(upcalls(&locked(&s))));
@@ -63,6 +71,15 @@ fn core_asked(args: &[String]) -> Result<Option<usize>, String> {
         }
     }
     Ok(core)
+}
+
+/// Forgets all megaflows.
+fn purge(switch: &Shared) {
+    for t in threads(switch, None) {
+        for flow in t.thread.registry.flows() {
+            t.thread.registry.kill(&flow);
+        }
+    }
 }
 
 /// There is one datapath, under the name that OVS gives its own in userspace.
@@ -105,10 +122,12 @@ fn dpctl_show(s: &Switch) -> String {
     // Nothing waits for an answer here, so no miss is ever lost.
     let mut out = format!("netdev@ovs-netdev:\n  lookups: hit:{hit} missed:{missed} lost:0\n");
     out += &format!("  flows: {flows}\n");
-    let mut ports: Vec<_> = s.running.iter().collect();
-    ports.sort_by_key(|(_, r)| r.dp.0);
-    for (name, r) in ports {
-        out += &format!("  port {}: {name} ({})\n", r.dp.0, device(r));
+    let devices = s.running.iter().map(|(name, r)| (r.dp.0, name, device(r)));
+    let locals = s.locals.iter().map(|(name, dp)| (dp.0, name, "internal".to_owned()));
+    let mut ports: Vec<_> = devices.chain(locals).collect();
+    ports.sort();
+    for (dp, name, device) in ports {
+        out += &format!("  port {dp}: {name} ({device})\n");
     }
     out
 }
@@ -131,7 +150,8 @@ fn show(s: &Switch) -> String {
     for bridge in &s.desired.bridges {
         out += &format!("  {}:\n", bridge.name);
         // The bridge's own port has no device of its own in the host yet.
-        out += &format!("    {} 65534/none: (internal)\n", bridge.name);
+        let dp = s.local_dp(&bridge.name).map_or("none".to_owned(), |dp| dp.0.to_string());
+        out += &format!("    {} 65534/{dp}: (internal)\n", bridge.name);
         for (name, r) in s.running.iter().filter(|(_, r)| r.bridge == bridge.name) {
             out += &format!("    {name} {}/{}: ({})\n", r.number.0, r.dp.0, device(r));
         }

@@ -1,9 +1,11 @@
 //! Commands about megaflows: `dpctl/dump-flows` and `dpif/dump-flows`.
 
+use super::Answer;
 use super::datapath::{check_datapath, threads};
 use crate::daemon::{Shared, locked};
 use ::datapath::{FlowState, FlowStats, Megaflow};
 use flow::{DpPort, odp};
+use openflow::{FullKey, Match, OfPort, PortNames};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -18,23 +20,39 @@ struct Options {
     names: bool,
     /// `pmd=CORE`: of this thread only.
     core: Option<usize>,
+    /// `filter=MATCH`: those whose packets match; ports are the datapath's.
+    filter: Option<String>,
+    /// `type=…` asks for flows in a place where none are.
+    elsewhere: bool,
 }
+
+/// `type=`: where flows may be, and whether they are there.
+const TYPES: &[(&str, bool)] = &[
+    ("all", true),
+    ("ovs", true),
+    ("non-offloaded", true),
+    ("tc", false),
+    ("dpdk", false),
+    ("offloaded", false),
+    ("partially-offloaded", false),
+];
 
 pub(super) fn add(c: &mut Commands, switch: &Shared) {
     let s = switch.clone();
-    c.add("dpctl/dump-flows", "[-m] [--names] [pmd=core] [dp]", 0..=4, move |a| {
+    let usage = "[-m] [--names] [dp] [filter=..] [type=..] [pmd=..]";
+    c.add("dpctl/dump-flows", usage, 0..=6, move |a| {
         let (options, words) = options(a)?;
         words.iter().try_for_each(|word| check_datapath(word))?;
-        Ok(dump(&s, &options, None))
+        dump(&s, &options, None)
     });
     let s = switch.clone();
-    c.add("dpif/dump-flows", "[-m] [--names] bridge", 1..=4, move |a| {
+    c.add("dpif/dump-flows", "[-m] [--names | --no-names] bridge", 1..=4, move |a| {
         let (options, words) = options(a)?;
         let [bridge] = words[..] else { return Err("dpif/dump-flows: name one bridge".into()) };
         if !locked(&s).pipeline.bridges().contains(bridge) {
             return Err(format!("no such bridge \"{bridge}\""));
         }
-        Ok(dump(&s, &options, Some(bridge)))
+        dump(&s, &options, Some(bridge))
     });
 }
 
@@ -47,26 +65,33 @@ fn options(args: &[String]) -> Result<(Options, Vec<&String>), String> {
             "-m" | "--more" => options.more = true,
             "--names" => options.names = true,
             "--no-names" => options.names = false,
-            w => match w.strip_prefix("pmd=") {
-                Some(core) => {
+            w => match w.split_once('=') {
+                Some(("pmd", core)) => {
                     let number = core.parse().map_err(|_| format!("pmd={core}: not a core number"));
                     options.core = Some(number?);
                 }
-                None if w.starts_with('-') => return Err(format!("unknown option {w}")),
-                None => words.push(word),
+                Some(("filter", text)) => options.filter = Some(text.to_owned()),
+                Some(("type", name)) => {
+                    let row = TYPES.iter().find(|(t, _)| *t == name);
+                    let (_, here) = row.ok_or_else(|| format!("Failed to parse type ({name})"))?;
+                    options.elsewhere = !here;
+                }
+                _ if w.starts_with('-') => return Err(format!("unknown option {w}")),
+                _ => words.push(word),
             },
         }
     }
     Ok((options, words))
 }
 
-fn dump(switch: &Shared, options: &Options, bridge: Option<&str>) -> String {
+fn dump(switch: &Shared, options: &Options, bridge: Option<&str>) -> Answer {
     // Copy what is needed, so that the switch is not held while a long text is made.
     let threads = threads(switch, options.core);
     let (names, ports, now_ms) = {
         let s = locked(switch);
-        let names: HashMap<u32, String> =
-            s.running.iter().map(|(name, r)| (r.dp.0, name.clone())).collect();
+        let ports = s.running.iter().map(|(name, r)| (r.dp.0, name.clone()));
+        let locals = s.locals.iter().map(|(name, dp)| (dp.0, name.clone()));
+        let names: HashMap<u32, String> = ports.chain(locals).collect();
         let of = |b: &str| s.running.values().filter(|r| r.bridge == b).map(|r| r.dp.0).collect();
         let ports: Option<Vec<u32>> = bridge.map(of);
         (names, ports, s.clock.now_ms())
@@ -75,8 +100,12 @@ fn dump(switch: &Shared, options: &Options, bridge: Option<&str>) -> String {
         Some(name) => name.clone(),
         None => p.0.to_string(),
     };
+    let filter = options.filter.as_deref().map(|text| filter(text, &names)).transpose()?;
     let wanted = |f: &&Arc<Megaflow>| {
-        f.state() == FlowState::Live && ports.as_ref().is_none_or(|p| p.contains(&f.origin.in_port))
+        f.state() == FlowState::Live
+            && !options.elsewhere
+            && ports.as_ref().is_none_or(|p| p.contains(&f.origin.in_port))
+            && filter.as_ref().is_none_or(|m| passes(m, f))
     };
     let mut out = String::new();
     for t in threads {
@@ -91,7 +120,32 @@ fn dump(switch: &Shared, options: &Options, bridge: Option<&str>) -> String {
             out += &line(flow, &name, now_ms, if options.more { ", dp:ovs" } else { "" });
         }
     }
-    out
+    Ok(out)
+}
+
+/// The datapath's ports, by their names.
+struct DpNames<'a>(&'a HashMap<u32, String>);
+
+impl PortNames for DpNames<'_> {
+    fn name(&self, port: OfPort) -> Option<&str> {
+        self.0.get(&port.0.into()).map(String::as_str)
+    }
+
+    fn number(&self, name: &str) -> Option<OfPort> {
+        let (number, _) = self.0.iter().find(|(_, n)| *n == name)?;
+        u16::try_from(*number).ok().map(OfPort)
+    }
+}
+
+fn filter(text: &str, names: &HashMap<u32, String>) -> Result<Match, String> {
+    let parsed = openflow::parse_match(text, &DpNames(names));
+    parsed.map_err(|e| format!("Failed to parse filter ({e})"))
+}
+
+/// True if what the flow's packets have in common is within the filter.
+fn passes(filter: &Match, f: &Megaflow) -> bool {
+    let key = FullKey::new(&f.key(), f.origin.in_port);
+    filter.mask.agrees(&key, &filter.value)
 }
 
 /// A name for the flow: the same as long as it lives, and no other's.

@@ -2,13 +2,17 @@
 //! for what `vswitchctl` offers of `ovs-ofctl`).
 
 mod datapath;
+mod fdb;
 mod megaflows;
-mod openflow;
+mod ofctl;
+mod ofproto;
 
 use crate::daemon::{Event, Shared, Stop, locked};
 use crate::log;
+pub(crate) use ofctl::BridgeNames;
+use pipeline::Pipeline;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use unixctl::Commands;
 
@@ -45,6 +49,28 @@ pub(crate) fn all(switch: &Shared, events: Sender<Event>) -> Commands {
     });
     datapath::add(&mut c, switch);
     megaflows::add(&mut c, switch);
-    openflow::add(&mut c, switch);
+    fdb::add(&mut c, switch);
+    ofctl::add(&mut c, switch);
+    ofproto::add(&mut c, switch);
     c
+}
+
+/// What a command says, or why it cannot.
+type Answer = Result<String, String>;
+
+fn text<E: std::fmt::Display>(r: Result<String, E>) -> Answer {
+    r.map_err(|e| e.to_string())
+}
+
+/// What a command about a bridge needs: the pipeline, without the switch's lock, and the time.
+fn at(switch: &Shared) -> (Arc<Pipeline>, u64) {
+    let s = locked(switch);
+    (s.pipeline.clone(), s.clock.now_ms())
+}
+
+/// Waits until what megaflows forwarded has been told to flows and MAC tables. The switch is not held
+/// meanwhile.
+fn settle(switch: &Shared) {
+    let revalidator = locked(switch).revalidator.clone();
+    revalidator.wait();
 }

@@ -1,0 +1,157 @@
+//! Guest to guest through real rings on two cores: what a packet costs the polling thread, all in, when
+//! the exact-match cache has it, and when only the megaflow classifier does.
+//!
+//! One thread is the switch (rings, keys, caches, rings), another both guests. The time-stamp counter is
+//! read around bursts that had packets, so idle polling does not count. Not a criterion bench: what
+//! matters is the median of many short windows, in cycles a packet.
+
+use benches::udp_frame;
+use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
+use flow::{Action, DpPort, Effects, FlowKey, FlowMask, Seen, Translate, Translation};
+use packet::arch::cycles;
+use port_vhost::{Config, Mode, VhostPort};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use virtio_driver::config::{self, SocketMode};
+use virtio_driver::{Driver, wire};
+
+/// Descriptors of a ring; each transmit buffer holds a flow of its own.
+const RING: u16 = 1024;
+/// Windows for each case, and their length.
+const WINDOWS: usize = 21;
+const WINDOW: Duration = Duration::from_millis(200);
+
+struct Nothing;
+impl Effects for Nothing {
+    fn apply(&self, _: &Seen) {}
+}
+
+/// From port 1 to port 2 and back. The transport source port decides; `masks` different masks are made
+/// by which bits of the destination port a flow looks at.
+struct Across {
+    masks: u16,
+}
+
+impl Translate for Across {
+    fn translate(&self, key: &FlowKey) -> Translation {
+        let mut mask = FlowMask::default();
+        mask.bits_mut().tp_src = u16::MAX.into();
+        mask.bits_mut().tp_dst = (key.tp_src.get() % self.masks).into();
+        let to = if key.in_port == 1 { 2 } else { 1 };
+        Translation { mask, actions: vec![Action::Output(DpPort(to))], effects: Arc::new(Nothing) }
+    }
+
+    fn generation(&self) -> u64 {
+        0
+    }
+}
+
+fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    if let Err(error) = sched_setaffinity(None, &set) {
+        println!("core {core}: not pinned: {error}");
+    }
+}
+
+fn guest(dir: &Path, name: &str) -> (Arc<VhostPort>, Driver) {
+    let path = dir.join(name);
+    let port = VhostPort::open(Config {
+        name: name.into(),
+        mode: Mode::Server,
+        path: path.clone(),
+        mtu: 1500,
+        on_change: Box::new(|| ()),
+    })
+    .expect("socket in a temporary directory");
+    let mut config =
+        config::Config::new(SocketMode::Connect(path)).with(wire::feature::MRG_RXBUF);
+    config.queue_size = RING;
+    (Arc::new(port), Driver::connect(config).expect("the port answers"))
+}
+
+/// Both guests, each sending `flows` flows over and over, until `stop`.
+fn load(mut a: Driver, mut b: Driver, flows: u16, stop: &AtomicBool) {
+    pin(1);
+    let depth = flows.clamp(128, RING - 24);
+    let fill = |n: u16, frame: &mut Vec<u8>| frame.extend_from_slice(&udp_frame(n % flows));
+    let mut a = a.pair(0).saturate(depth, fill).expect("frames fit");
+    let mut b = b.pair(0).saturate(depth, fill).expect("frames fit");
+    while !stop.load(Relaxed) {
+        a.turn().expect("the switch keeps to the rules");
+        b.turn().expect("the switch keeps to the rules");
+    }
+}
+
+/// Cycles a packet of one window, and packets a second.
+fn window(datapath: &mut Datapath, ports: &[Arc<VhostPort>; 2], c: &Context<'_>) -> (f64, f64) {
+    let (mut packets, mut spent) = (0, 0);
+    let began = Instant::now();
+    while began.elapsed() < WINDOW {
+        for _ in 0..64 {
+            for (port, number) in ports.iter().zip([1, 2]) {
+                let before = cycles();
+                let n = datapath.walk(&**port, 0, DpPort(number), c);
+                if n > 0 {
+                    packets += n;
+                    spent += cycles() - before;
+                }
+            }
+        }
+    }
+    (spent as f64 / packets as f64, packets as f64 / began.elapsed().as_secs_f64())
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+fn case(name: &str, flows: u16, masks: u16, exact_match: bool) {
+    let dir = tempfile::tempdir().expect("directory");
+    let (port_a, driver_a) = guest(dir.path(), "a");
+    let (port_b, driver_b) = guest(dir.path(), "b");
+    let mut map = PortMap::default();
+    map.set(DpPort(1), Some(port_a.clone()));
+    map.set(DpPort(2), Some(port_b.clone()));
+    let (translate, counters, stop) = (Across { masks }, WalkCounters::default(), AtomicBool::new(false));
+    let punts = PuntQueue::default();
+    let context = Context {
+        ports: &map,
+        translate: &translate,
+        counters: &counters,
+        punts: &punts,
+        thread: 0,
+        now_ms: 1,
+        flow_limit: 200_000,
+    };
+    let mut datapath = Datapath::new(1, Arc::<Registry>::default());
+    datapath.set_exact_match(exact_match);
+    let ports = [port_a, port_b];
+    std::thread::scope(|s| {
+        s.spawn(|| load(driver_a, driver_b, flows, &stop));
+        // Caches and rings become as they stay.
+        window(&mut datapath, &ports, &context);
+        datapath.rank();
+        let windows: Vec<_> = (0..WINDOWS).map(|_| window(&mut datapath, &ports, &context)).collect();
+        stop.store(true, Relaxed);
+        // The guests may still wait for a place in a ring.
+        let cost = median(windows.iter().map(|w| w.0).collect());
+        let rate = median(windows.iter().map(|w| w.1).collect());
+        println!("{name:44} {cost:6.0} cycles/packet {:7.3} Mpps", rate / 1e6);
+    });
+}
+
+fn main() {
+    pin(0);
+    println!("64-byte frames, both ways, one polling core; medians of {WINDOWS} windows");
+    case("1 flow, exact-match cache", 1, 1, true);
+    case("1,000 flows, exact-match cache", 1000, 1, true);
+    for masks in [1, 2, 4, 8, 16, 32] {
+        let name = format!("1,000 flows, megaflow classifier, {masks} masks");
+        case(&name, 1000, masks, false);
+    }
+}

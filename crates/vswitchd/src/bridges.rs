@@ -1,0 +1,131 @@
+//! Bridges of the running switch: their own port, their tables, and the state of their ports' links.
+
+use crate::desired::{Bridge, Desired};
+use crate::switch::Switch;
+use flow::DpPort;
+use openflow::{
+    Action, BucketPlace, Command, FlowMod, Group, GroupCommand, GroupMod, GroupType, Selection,
+};
+use pipeline::OfPort;
+use tracing::{info, warn};
+
+impl Switch {
+    /// Removes bridges that are not wanted any more.
+    pub(crate) fn remove_bridges(&mut self, desired: &Desired) {
+        for name in self.pipeline.bridges() {
+            if desired.bridges.iter().any(|b| b.name == name) {
+                continue;
+            }
+            let _ = self.pipeline.remove_bridge(&name);
+            if let Some(dp) = self.locals.remove(&name) {
+                self.rest(dp);
+            }
+            info!("bridge {name}: deleted");
+        }
+        self.packet_ins.retain(|name| desired.bridges.iter().any(|b| b.name == name));
+    }
+
+    /// Adds the bridge or changes its settings.
+    pub(crate) fn follow_bridge(&mut self, bridge: &Bridge) {
+        let now = self.clock.now_ms();
+        let before = self.desired.bridges.iter().find(|b| b.name == bridge.name).cloned();
+        let (name, config) = (&bridge.name, bridge.config);
+        if self.pipeline.set_bridge(name, config).is_err() {
+            match self.pipeline.add_bridge(name, config, now) {
+                Ok(()) => info!("bridge {name}: added"),
+                Err(e) => warn!("bridge {name}: {e}"),
+            }
+            if bridge.secure {
+                self.begin_anew(bridge, now);
+            }
+        } else if before.as_ref().is_some_and(|b| b.secure != bridge.secure) {
+            self.begin_anew(bridge, now);
+        }
+        self.follow_local_port(name);
+        self.follow_tables(before.as_ref(), bridge);
+    }
+
+    /// Removes all flows and groups, as OVS does when `fail_mode` changes; an ordinary bridge then has
+    /// the flow that makes it a switch.
+    fn begin_anew(&self, bridge: &Bridge, now_ms: u64) {
+        let done = self.pipeline.change(&bridge.name, now_ms, |changes| {
+            changes.group(&all_groups())?;
+            changes.flow(&FlowMod::new(Command::Delete))?;
+            if bridge.secure { Ok(()) } else { changes.flow(&normal()) }
+        });
+        if let Err(e) = done {
+            warn!("bridge {}: {e}", bridge.name);
+        }
+    }
+
+    /// The bridge's own port has a number, so that flows can name it; what is sent there is dropped and
+    /// counted, since its device in the host comes with kernel ports.
+    fn follow_local_port(&mut self, bridge: &str) {
+        if self.locals.contains_key(bridge) {
+            return;
+        }
+        let Some(dp) = self.free_dp() else {
+            return warn!("bridge {bridge}: no port number is free for its own port");
+        };
+        match self.pipeline.add_port(bridge, bridge, OfPort::LOCAL, dp) {
+            Ok(()) => {
+                // It was added just now.
+                let _ = self.pipeline.set_port_state(bridge, OfPort::LOCAL, false);
+                self.locals.insert(bridge.to_owned(), dp);
+            }
+            Err(e) => warn!("bridge {bridge}: {e}"),
+        }
+    }
+
+    /// Configures the tables whose rows changed, came or went.
+    fn follow_tables(&self, before: Option<&Bridge>, bridge: &Bridge) {
+        let old = before.map(|b| &b.flow_tables);
+        let gone = old.into_iter().flatten().filter(|(n, _)| !bridge.flow_tables.contains_key(n));
+        let gone = gone.map(|(n, _)| (*n, Default::default()));
+        let here = bridge.flow_tables.iter().map(|(n, c)| (*n, c.clone()));
+        for (number, config) in gone.chain(here) {
+            if old.and_then(|o| o.get(&number)) == Some(&config) {
+                continue;
+            }
+            let done = self.pipeline.set_table_config(&bridge.name, number, config);
+            if let Err(e) = done {
+                warn!("bridge {}: flow table {number}: {e}", bridge.name);
+            }
+        }
+    }
+
+    /// Tells the pipeline of links that came up or went down.
+    pub(crate) fn links_changed(&mut self) {
+        for r in self.running.values_mut() {
+            let up = r.opened.link_is_up();
+            if r.told_up != Some(up) {
+                r.told_up = Some(up);
+                // A port that is not there any more has no state.
+                let _ = self.pipeline.set_port_state(&r.bridge, r.number, up);
+            }
+        }
+    }
+
+    /// The datapath number of a bridge's own port.
+    pub(crate) fn local_dp(&self, bridge: &str) -> Option<DpPort> {
+        self.locals.get(bridge).copied()
+    }
+}
+
+/// `priority=0,actions=NORMAL`.
+fn normal() -> FlowMod {
+    let port = OfPort::NORMAL;
+    let actions = vec![Action::Output { port, max_len: None }];
+    FlowMod { table: Some(0), priority: 0, actions, ..FlowMod::new(Command::Add) }
+}
+
+/// Deletes all groups.
+fn all_groups() -> GroupMod {
+    let (kind, selection) = (GroupType::All, Selection::default());
+    GroupMod {
+        command: GroupCommand::Delete,
+        all: true,
+        group: Group { id: 0, kind, buckets: Vec::new(), selection },
+        place: BucketPlace::All,
+    }
+}

@@ -1,0 +1,112 @@
+//! The same flow tables and the same packets given to Debian's Open vSwitch and to this switch: the
+//! same frames come out of the same ports, and the same flows count them.
+//!
+//! Scenarios are generated from seeds. `DIFFERENTIAL_CASES` says how many (60 unless told),
+//! `DIFFERENTIAL_SEED` where to begin. A failure prints the smallest scenario that still fails.
+
+#[path = "differential/bench.rs"]
+mod bench;
+#[path = "differential/compare.rs"]
+mod compare;
+#[path = "differential/fields.rs"]
+mod fields;
+#[path = "differential/generate_actions.rs"]
+mod generate_actions;
+#[path = "differential/generate_match.rs"]
+mod generate_match;
+#[path = "differential/generate_packet.rs"]
+mod generate_packet;
+#[path = "differential/generate_table.rs"]
+mod generate_table;
+#[path = "differential/known.rs"]
+mod known;
+#[path = "differential/minimise.rs"]
+mod minimise;
+#[path = "differential/ours.rs"]
+mod ours;
+#[path = "differential/ovs.rs"]
+mod ovs;
+#[path = "differential/rng.rs"]
+mod rng;
+#[path = "differential/scenario.rs"]
+mod scenario;
+#[path = "differential/vocabulary.rs"]
+mod vocabulary;
+
+use bench::Bench;
+use scenario::{Input, Outputs, Scenario, bytes};
+
+/// Scenarios, unless `DIFFERENTIAL_CASES` says otherwise.
+const CASES: u64 = 60;
+/// Packets of each.
+const PACKETS: usize = 60;
+/// Failures explained before the test gives up: each takes some seconds to make small.
+const EXPLAINED: u64 = 5;
+
+fn setting(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name);
+    text.map_or(default, |t| t.parse().unwrap_or_else(|e| panic!("{name}={t}: {e}")))
+}
+
+/// Generated tables, generated packets.
+#[test]
+fn same_frames_and_same_statistics() {
+    let first = setting("DIFFERENTIAL_SEED", 1);
+    let cases = setting("DIFFERENTIAL_CASES", CASES);
+    let mut bench = Bench::default();
+    let (mut failed, mut packets, mut forwarded, mut flows, mut hit) = (Vec::new(), 0, 0, 0, 0);
+    for seed in first..first + cases {
+        let scenario = generate_table::scenario(seed, PACKETS);
+        let outcome = bench.compare(&scenario).unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
+        let Some(outcome) = outcome else {
+            println!("seed {seed}: OVS ended by itself");
+            continue;
+        };
+        packets += outcome.theirs.outputs.len();
+        forwarded += outcome.theirs.outputs.iter().filter(|o| !o.is_empty()).count();
+        flows += outcome.ran.flows.len();
+        hit += outcome.theirs.counts.values().filter(|c| c.0 > 0).count();
+        if let Some(difference) = outcome.difference {
+            failed.push((scenario, difference));
+        }
+    }
+    println!(
+        "{cases} tables with {flows} flows, {hit} of them hit; {packets} packets, {forwarded} of \
+         them forwarded, {} withheld; OVS ended by itself {} times",
+        bench.withheld, bench.aborts
+    );
+    let explained = setting("DIFFERENTIAL_EXPLAIN", EXPLAINED) as usize;
+    for (scenario, difference) in failed.iter().take(explained) {
+        let story = bench.explain(scenario, difference);
+        println!("{}", story.unwrap_or_else(|e| format!("seed {}: {e:?}", scenario.seed)));
+    }
+    let seeds: Vec<u64> = failed.iter().map(|(s, _)| s.seed).collect();
+    assert!(failed.is_empty(), "{} of {cases} scenarios differ; seeds {seeds:?}", failed.len());
+    assert!(bench.aborts as u64 <= cases / 20 + 1, "OVS ended too often to be of use");
+}
+
+/// Each known difference is what `known.rs` says that it is.
+#[test]
+fn known_differences_are_as_listed() {
+    let mut bench = Bench::default();
+    for known in known::KNOWN {
+        let scenario = Scenario {
+            seed: 0,
+            groups: Vec::new(),
+            flows: known.flows.iter().map(|f| (*f).to_owned()).collect(),
+            changes: Vec::new(),
+            stateful: false,
+            inputs: vec![Input { port: 0, frame: bytes(known.packet) }],
+        };
+        let only = |frame: &str| vec![Outputs::from([(1, vec![bytes(frame)])])];
+        let theirs = bench.ovs().and_then(|ovs| ovs.run(&scenario)).expect(known.why);
+        let ours = ours::Ours::load(&scenario).and_then(|o| o.run(&scenario)).expect(known.why);
+        assert_eq!(show(&theirs.outputs), show(&only(known.theirs)), "OVS: {}", known.why);
+        assert_eq!(show(&ours.outputs), show(&only(known.ours)), "here: {}", known.why);
+        assert!(ours.withheld.contains(&0), "the example meets it: {}", known.why);
+    }
+}
+
+fn show(outputs: &[Outputs]) -> String {
+    outputs.iter().map(scenario::show).collect()
+}
