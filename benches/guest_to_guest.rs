@@ -127,9 +127,9 @@ fn case(name: &str, flows: u16, masks: u16, exact_match: bool) {
         thread: 0,
         now_ms: 1,
         flow_limit: 200_000,
+        exact_match,
     };
     let mut datapath = Datapath::new(1, Arc::<Registry>::default());
-    datapath.set_exact_match(exact_match);
     let ports = [port_a, port_b];
     std::thread::scope(|s| {
         s.spawn(|| load(driver_a, driver_b, flows, &stop));

@@ -101,9 +101,11 @@ fn known_differences_are_as_listed() {
         let only = |frame: &str| vec![Outputs::from([(1, vec![bytes(frame)])])];
         let theirs = bench.ovs().and_then(|ovs| ovs.run(&scenario)).expect(known.why);
         let ours = ours::Ours::load(&scenario).and_then(|o| o.run(&scenario)).expect(known.why);
-        assert_eq!(show(&theirs.outputs), show(&only(known.theirs)), "OVS: {}", known.why);
-        assert_eq!(show(&ours.outputs), show(&only(known.ours)), "here: {}", known.why);
-        assert!(ours.withheld.contains(&0), "the example meets it: {}", known.why);
+        let (theirs, ours, met) = (show(&theirs.outputs), show(&ours.outputs), ours.withheld);
+        println!("{}\n  OVS:\n{theirs}  here:\n{ours}", known.why);
+        assert_eq!(theirs, show(&only(known.theirs)), "OVS: {}", known.why);
+        assert_eq!(ours, show(&only(known.ours)), "here: {}", known.why);
+        assert!(met.contains(&0), "the example meets it: {}", known.why);
     }
 }
 

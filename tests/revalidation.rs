@@ -96,6 +96,7 @@ impl Scene {
             thread: 0,
             now_ms: self.clock.now_ms(),
             flow_limit: 2 * MEGAFLOWS as usize,
+            exact_match: true,
         };
         let number = DpPort(port as u32);
         while self.datapath.walk(&*self.ports[port - 1], 0, number, &context) > 0 {}

@@ -3,14 +3,26 @@
 //! Packets that meet one are withheld from the comparison of generated scenarios. Each has an example,
 //! of which a test makes sure that it is as it says.
 
-use flow::{Action, Extracted, FlowKey, Rewrite, ether_type, ip_proto};
+use flow::{Action, FlowKey, Rewrite, ether_type, ip_proto};
+
+/// A packet, and what is to be made of it.
+pub struct Case<'a> {
+    /// As it came in.
+    pub frame: &'a [u8],
+    /// Its fields.
+    pub key: &'a FlowKey,
+    /// What the datapath here will do with it.
+    pub actions: &'a [Action],
+    /// The flows, as they were written.
+    pub flows: &'a [String],
+}
 
 /// A difference that is no failure.
 pub struct Known {
     /// What differs, and why ours stays as it is.
     pub why: &'static str,
-    /// True if a packet with these fields, of which this is to be made here, meets it.
-    pub meets: fn(&[u8], &FlowKey, &[Action]) -> bool,
+    /// True if a packet meets it.
+    pub meets: fn(&Case<'_>) -> bool,
     /// Flows of an example.
     pub flows: &'static [&'static str],
     /// Its packet, which comes in by port 1, in hexadecimal digits.
@@ -26,7 +38,7 @@ pub const KNOWN: &[Known] = &[
     Known {
         why: "A tag pushed on two. OVS keeps two tags of a packet and loses the innermost then; \
               nobody asked for that, and here it stays.",
-        meets: |frame, _, actions| most_tags(actions, &mut tags(frame)) > 2,
+        meets: |c| most_tags(c.actions, &mut tags(c.frame)) > 2,
         flows: &["actions=push_vlan:0x88a8,output:2"],
         packet: "0200000000020200000000018100000a8100000b12340000",
         theirs: "02000000000202000000000188a800008100000a12340000",
@@ -35,42 +47,44 @@ pub const KNOWN: &[Known] = &[
     Known {
         why: "An address of a later fragment is set. Such a fragment has no transport header; OVS \
               takes its data for one and changes two bytes of them as if they were a checksum.",
-        meets: |_, key, actions| {
-            let later = key.nw_frag & flow::FRAG_LATER != 0;
+        meets: |c| {
+            let later = c.key.nw_frag & flow::FRAG_LATER != 0;
             let with_sum = [ip_proto::TCP, ip_proto::UDP, ip_proto::ICMPV6, ip_proto::SCTP];
-            later && with_sum.contains(&key.nw_proto) && any(actions, &sets_address)
+            later && with_sum.contains(&c.key.nw_proto) && any(c.actions, &sets_address)
         },
         flows: &["ip,actions=mod_nw_dst:10.0.0.9,output:2"],
-        packet: "0200000000020200000000010800450000\
-                 24000000644011658c0a0000010a0000020011223344556677889900aabbccddee",
-        theirs: "",
-        ours: "",
+        packet: "02000000000202000000000108004500002400000064\
+                 4011658c0a0000010a0000020011223344556677889900aabbccddee",
+        theirs: "02000000000202000000000108004500002400000064\
+                 401165850a0000010a0000090011223344556670889900aabbccddee",
+        ours: "02000000000202000000000108004500002400000064\
+               401165850a0000010a0000090011223344556677889900aabbccddee",
     },
     Known {
         why: "A label is pushed on, or taken from, a frame with a length field and LLC. OVS puts the \
               EtherType in the place of the length and the label behind the LLC header, which no \
               receiver can read; here the frame stays one with LLC.",
-        meets: |frame, _, actions| {
-            let at = 12 + 4 * tags(frame);
-            let has_length = frame.get(at..at + 2).is_some_and(|t| t[0] < 6);
+        meets: |c| {
+            let at = 12 + 4 * tags(c.frame);
+            let has_length = c.frame.get(at..at + 2).is_some_and(|t| t[0] < 6);
             let mpls = |a: &Action| matches!(a, Action::PushMpls { .. } | Action::PopMpls { .. });
-            has_length && any(actions, &mpls)
+            has_length && any(c.actions, &mpls)
         },
         flows: &["actions=push_mpls:0x8847,output:2"],
         packet: "020000000002020000000001000eaaaa030000001234010203040506",
-        theirs: "",
-        ours: "",
+        theirs: "0200000000020200000000018847aaaa03000000123400000140010203040506",
+        ours: "020000000002020000000001000eaaaa03000000884700000140010203040506",
     },
     Known {
         why: "Fields are set in a packet with the EtherType of ARP that is no ARP of IPv4 over \
               Ethernet. It has no such fields; OVS overwrites what is there, and ends itself if it is \
               too short.",
-        meets: |frame, key, actions| {
-            let at = 14 + 4 * tags(frame);
-            let usual = frame.get(at..at + 6) == Some(&[0, 1, 8, 0, 6, 4]);
-            let whole = frame.len() >= at + 28;
-            let arp = [ether_type::ARP, ether_type::RARP].contains(&key.dl_type.get());
-            arp && !(usual && whole) && any(actions, &|a| matches!(a, Action::Set(_)))
+        meets: |c| {
+            let at = 14 + 4 * tags(c.frame);
+            let usual = c.frame.get(at..at + 6) == Some(&[0, 1, 8, 0, 6, 4]);
+            let whole = c.frame.len() >= at + 28;
+            let arp = [ether_type::ARP, ether_type::RARP].contains(&c.key.dl_type.get());
+            arp && !(usual && whole) && any(c.actions, &|a| matches!(a, Action::Set(_)))
         },
         flows: &["arp,actions=set_field:3->arp_op,output:2"],
         packet: "ffffffffffff0200000000010806\
@@ -80,11 +94,25 @@ pub const KNOWN: &[Known] = &[
         ours: "ffffffffffff0200000000010806\
                00010801060400020200000000010a0000010200000000020a000002",
     },
+    Known {
+        why: "`vlan_tci` is written without the bit that says that there is a tag, in a packet with two. \
+              That takes off the outer tag; OVS takes off both.",
+        meets: |c| {
+            let words = ["->NXM_OF_VLAN_TCI", "->vlan_tci", "pop:NXM_OF_VLAN_TCI"];
+            let writes = c.flows.iter().any(|f| words.iter().any(|w| f.contains(w)));
+            let pops = any(c.actions, &|a| *a == Action::PopVlan);
+            writes && pops && most_tags(c.actions, &mut tags(c.frame)) > 1
+        },
+        flows: &["actions=load:0->NXM_OF_VLAN_TCI[12],output:2"],
+        packet: "0200000000020200000000018100000a8100000b12340000",
+        theirs: "02000000000202000000000112340000",
+        ours: "0200000000020200000000018100000b12340000",
+    },
 ];
 
-/// True if the packet, of which `actions` are to be made here, meets a known difference.
-pub fn meets(frame: &[u8], packet: &Extracted, actions: &[Action]) -> bool {
-    KNOWN.iter().any(|k| (k.meets)(frame, &packet.key, actions))
+/// True if the packet meets a known difference.
+pub fn meets(case: &Case<'_>) -> bool {
+    KNOWN.iter().any(|k| (k.meets)(case))
 }
 
 /// VLAN tags of a frame.

@@ -1,5 +1,6 @@
 //! This switch in this process: the pipeline and the datapath, with ports that are lists of frames.
 
+use crate::known::Case;
 use crate::scenario::{Input, Observed, Outputs, PORTS, Scenario};
 use anyhow::{Context as _, Result};
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
@@ -167,7 +168,7 @@ impl Ours {
             if scenario.stateful {
                 self.forget()?;
             }
-            if self.meets_known(input) {
+            if self.meets_known(input, scenario) {
                 self.withheld.insert(i);
             }
             locked(&self.ports[input.port].waiting).push_back(i);
@@ -178,12 +179,14 @@ impl Ours {
     }
 
     /// True if a packet meets one of the known differences.
-    fn meets_known(&self, input: &Input) -> bool {
+    fn meets_known(&self, input: &Input, scenario: &Scenario) -> bool {
         let mut out = Extracted::default();
         if extract(&input.frame, input.frame.len(), PORTS[input.port].2, &mut out).is_err() {
             return false;
         }
-        crate::known::meets(&input.frame, &out, &self.pipeline.translate(&out.key).actions)
+        let actions = &self.pipeline.translate(&out.key).actions;
+        let flows = &scenario.flows;
+        crate::known::meets(&Case { frame: &input.frame, key: &out.key, actions, flows })
     }
 
     /// Sends the packets in bursts, port by port. The outputs are those of all packets together.
@@ -250,6 +253,7 @@ impl Ours {
             thread: 0,
             now_ms: NOW_MS,
             flow_limit: FLOW_LIMIT,
+            exact_match: true,
         };
         while self.datapath.walk(&*self.ports[port], 0, DpPort(PORTS[port].2), &context) > 0 {}
     }

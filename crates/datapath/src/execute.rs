@@ -8,8 +8,8 @@ use crate::output::Sender;
 use crate::rewrite::{self, Changes};
 use crate::walk::{Context, State};
 use crate::{Megaflow, Punted};
-use flow::{Action, DpPort, Punt};
-use packet::DropReason;
+use flow::{Action, DpPort, Punt, locate};
+use packet::{DropReason, Packet};
 use std::sync::Arc;
 
 /// How often a packet may be recirculated (OVS `MAX_RECIRC_DEPTH`).
@@ -122,7 +122,7 @@ impl State {
                 }
                 Action::Clone(actions) => self.aside(set, actions, last, depth, s, c),
                 Action::CheckLen { limit, greater, less_equal } => {
-                    let longer = |i: usize| s.burst.packets()[i].len() > usize::from(*limit);
+                    let longer = |i: usize| unpadded(&s.burst.packets()[i]) > usize::from(*limit);
                     let long = set.filter(longer);
                     self.aside(long, greater, last, depth, s, c);
                     self.aside(set.without(long), less_equal, last, depth, s, c);
@@ -336,6 +336,15 @@ fn changes_packet(action: &Action) -> bool {
             greater.iter().chain(less_equal).any(changes_packet)
         }
         _ => false,
+    }
+}
+
+/// Length of a frame without Ethernet's padding behind an IP packet, which `check_pkt_larger` does not
+/// count (OVS).
+fn unpadded(packet: &Packet) -> usize {
+    match locate(packet.header(), packet.len()).0.end {
+        0 => packet.len(),
+        end => end.min(packet.len()),
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Context<'a> {
     pub now_ms: u64,
     /// Megaflows to keep at most (OVS `flow-limit`).
     pub flow_limit: usize,
+    /// Whether the exact-match cache is used (OVS `emc-insert-inv-prob` other than 0).
+    pub exact_match: bool,
 }
 
 /// The caches of one PMD thread and its room for one burst.
@@ -230,7 +232,8 @@ impl State {
         for i in packets {
             let packet = &self.packets[i];
             let right = |f: u32| is_right(&self.flows, f, packet);
-            match self.cache.find(self.hashes[i], right) {
+            let cached = c.exact_match.then(|| self.cache.find(self.hashes[i], right)).flatten();
+            match cached {
                 Some(flow) => {
                     self.flow_of[i] = flow;
                     hits += 1;
@@ -254,7 +257,9 @@ impl State {
         c.counters.megaflow_hits.add(1);
         c.counters.subtable_lookups.add(searched as u64);
         let flows = &self.flows;
-        self.cache.insert(self.hashes[i], flow, |f| is_gone(flows, f));
+        if c.exact_match {
+            self.cache.insert(self.hashes[i], flow, |f| is_gone(flows, f));
+        }
         flow
     }
 
@@ -311,7 +316,9 @@ impl State {
             self.registry.kill(&flow);
         }
         let flows = &self.flows;
-        self.cache.insert(self.hashes[i], index, |f| is_gone(flows, f));
+        if c.exact_match {
+            self.cache.insert(self.hashes[i], index, |f| is_gone(flows, f));
+        }
         match self.flows.get_mut(index as usize) {
             Some(slot) => *slot = Some(flow),
             None => self.flows.push(Some(flow)),

@@ -113,6 +113,7 @@ impl Lab {
             thread: 0,
             now_ms: self.now_ms,
             flow_limit: self.flow_limit,
+            exact_match: true,
         };
         for number in [ATTACKER, VICTIM] {
             self.datapath.walk(&*self.ports[number as usize], 0, DpPort(number), &c);

@@ -134,6 +134,7 @@ fn calls_in_10_000_bursts(translate: &BySource) -> u64 {
         thread: 0,
         now_ms: 1,
         flow_limit: 1000,
+        exact_match: true,
     };
     for _ in 0..10 {
         datapath.walk(&*port, 0, DpPort(1), &context);

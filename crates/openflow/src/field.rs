@@ -62,7 +62,7 @@ pub enum Prereq {
     Nd,
     NdSolicit,
     NdAdvert,
-    /// A connection that is not new, with the same IP version or protocol
+    /// A connection that connection tracking knows
     Ct,
 }
 

@@ -1,4 +1,11 @@
 //! Matches as `ovs-ofctl` reads them, and the reading of what is printed.
+//!
+//! On purpose not as OVS, all of it tested beside the real one:
+//! - `tun_ttl` and `tun_tos` can be matched, and ERSPAN's fields without its version.
+//! - Options of tunnels (`tun_metadata`) need no map; they have 8 bytes at most.
+//! - Masks that OVS leaves out when it prints (of `tun_gbp_flags`, ERSPAN, GTP-U and ICMP) are printed.
+//! - 256 is no byte of an IPv4 address.
+//! - There is no NSH.
 
 mod flags;
 mod print;

@@ -28,7 +28,11 @@ pub(crate) struct Caused {
 impl Caused {
     /// Nothing yet, with room for the rules of a pipeline.
     pub fn new() -> Caused {
-        Caused { rules: Vec::with_capacity(12), tables: Vec::with_capacity(12), ..Caused::default() }
+        Caused {
+            rules: Vec::with_capacity(12),
+            tables: Vec::with_capacity(12),
+            ..Caused::default()
+        }
     }
 
     /// A table was looked up.

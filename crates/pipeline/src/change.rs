@@ -5,7 +5,8 @@ use crate::error::Error;
 use crate::learn;
 use crate::pipeline::Pipeline;
 use openflow::{
-    Action, BundleMod, Command, FlowMod, GroupCommand, GroupMod, MeterMod, check_actions, first_unsupported,
+    Action, BundleMod, Command, FlowMod, GroupCommand, GroupMod, MeterMod, check_actions,
+    first_unsupported,
 };
 use std::sync::{Arc, PoisonError};
 use tables::{Groups, Meters, Reason, Removed, TableConfig, Tables};
@@ -261,7 +262,8 @@ pub(crate) fn forget_learned(bridge: &mut Bridge) {
         if orphans.is_empty() {
             break;
         }
-        let gone = bridge.tables.remove_if(Reason::Delete, |r| orphans.contains(&(r.cookie, r.table)));
+        let gone =
+            bridge.tables.remove_if(Reason::Delete, |r| orphans.contains(&(r.cookie, r.table)));
         bridge.gone(gone);
     }
     bridge.teachers = (!before.is_empty()).then_some(before);

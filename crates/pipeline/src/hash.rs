@@ -10,7 +10,10 @@ use zerocopy::big_endian::U16;
 /// Mixes a number into a hash: every bit of either changes about half of the result's
 /// (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 pub(crate) fn mix(hash: u64, n: u64) -> u64 {
-    let mut z = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(n).wrapping_add(0x632b_e59b_d9b4_e019);
+    let mut z = hash
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(n)
+        .wrapping_add(0x632b_e59b_d9b4_e019);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ z >> 31
@@ -39,7 +42,8 @@ const TCP_SCTP: &[u8] = &[ip_proto::TCP, ip_proto::SCTP];
 const TCP_SCTP_UDP: &[u8] = &[ip_proto::TCP, ip_proto::SCTP, ip_proto::UDP];
 
 fn parts(fields: HashFields) -> Parts {
-    let l3 = Parts { ethernet: false, source: true, destination: true, proto: false, ports: NO_PORTS };
+    let l3 =
+        Parts { ethernet: false, source: true, destination: true, proto: false, ports: NO_PORTS };
     match fields {
         HashFields::EthSrc => Parts { source: false, destination: false, ..l3 },
         HashFields::SymmetricL4 => Parts { ethernet: true, proto: true, ports: TCP_SCTP, ..l3 },
@@ -104,7 +108,8 @@ fn some(h: &mut Headers, parts: Parts, basis: u64) -> u64 {
     }
     h.depend(&bits);
     let pkt = h.pkt();
-    let address = |v4: u32, v6: [u8; 16]| u128::from(v4) ^ u128::from_be_bytes(v6);
+    let is_v4 = h.dl_type() == ether_type::IPV4;
+    let address = |v4: u32, v6: [u8; 16]| if is_v4 { v4.into() } else { u128::from_be_bytes(v6) };
     let chosen = |on: bool, n: u128| if on { n } else { 0 };
     let src = chosen(parts.source, address(pkt.nw_src.get(), pkt.ipv6_src));
     let dst = chosen(parts.destination, address(pkt.nw_dst.get(), pkt.ipv6_dst));
@@ -136,7 +141,7 @@ pub(crate) fn link(algorithm: MultipathAlgorithm, hash: u64, n: u32, arg: u32) -
     match algorithm {
         MultipathAlgorithm::ModuloN => folded % n,
         // The upper bits say which of n parts of all hashes this is in.
-        MultipathAlgorithm::HashThreshold => (u64::from(folded) * u64::from(n) >> 32) as u32,
+        MultipathAlgorithm::HashThreshold => ((u64::from(folded) * u64::from(n)) >> 32) as u32,
         MultipathAlgorithm::Hrw => (0..n).max_by_key(|i| mix(hash, u64::from(*i))).unwrap_or(0),
         MultipathAlgorithm::IterHash => iterate(hash, n, arg),
     }

@@ -172,7 +172,11 @@ impl Headers {
     /// Looks something up by the key as if the packet had come in by `in_port`; `find` adds what it
     /// looks at to its second argument. Of a fragment, first or later, no flow sees ports (OVS
     /// `frags=normal`).
-    pub fn look_up<T>(&mut self, in_port: u32, find: impl FnOnce(&FullKey, &mut FullMask) -> T) -> T {
+    pub fn look_up<T>(
+        &mut self,
+        in_port: u32,
+        find: impl FnOnce(&FullKey, &mut FullMask) -> T,
+    ) -> T {
         let (port, ports) = (self.now.key.in_port, (self.pkt().tp_src, self.pkt().tp_dst));
         self.now.key.in_port = U32::new(in_port);
         let fragment = self.pkt().nw_frag & flow::FRAG_ANY != 0;
@@ -303,6 +307,12 @@ impl Headers {
     /// Part of the first tag is written; the tag comes or goes with its presence bit.
     fn write_tag(&mut self, field: &'static Field, value: u128, mask: u128) {
         let had = self.tagged();
+        if !had {
+            // A tag that is not there has no bits but those that were written.
+            let known = self.now.known.vlan[0];
+            let tag = &mut self.now.key.pkt.vlan[0];
+            (tag.tpid, tag.tci) = (tag.tpid & known.tpid, tag.tci & known.tci);
+        }
         let before = self.now.key.pkt.vlan[0];
         field.set(&mut self.now.key, value, mask);
         match (had, is_tag(&self.pkt().vlan[0])) {
@@ -455,10 +465,12 @@ impl Headers {
         let mut all = FlowMask::exact();
         *all.bits_mut() = FlowKey { dl_dst, dl_src, dl_type, vlan, mpls_lse, ..*all.bits() };
         self.now.known = *all.bits();
-        label << 12 | u32::from(tc) << 7 | BOTTOM | u32::from(ttl)
+        // The class has 3 bits: the lower ones of the DSCP (OVS).
+        label << 12 | u32::from(tc >> 2 & 7) << 9 | BOTTOM | u32::from(ttl)
     }
 
-    /// `pop_mpls`; nothing for packets without labels.
+    /// `pop_mpls`; nothing for packets without labels. To become something other than MPLS, a packet
+    /// loses all its labels (OVS): no receiver could read the rest.
     pub fn pop_mpls(&mut self, ethertype: u16) -> Result<(), TooMany> {
         self.flush();
         let n = self.labels();
@@ -468,6 +480,18 @@ impl Headers {
         if n == flow::MPLS_LABELS && self.pkt().mpls_lse[n - 1].get() & BOTTOM == 0 {
             return Err(TooMany);
         }
+        for _ in 0..if is_mpls(ethertype) { 1 } else { n } {
+            self.drop_label();
+        }
+        let now = &mut self.now;
+        now.key.pkt.dl_type = U16::new(ethertype);
+        now.known.dl_type = U16::new(u16::MAX);
+        now.was_mpls |= !is_mpls(ethertype);
+        self.dirty = true;
+        Ok(())
+    }
+
+    fn drop_label(&mut self) {
         let now = &mut self.now;
         now.mpls.pop();
         let last = now.mpls.origin(2).and_then(|o| self.original.1.get(o));
@@ -475,11 +499,6 @@ impl Headers {
         now.key.pkt.mpls_lse = [a, b, last.copied().unwrap_or_default()];
         let [_, a, b] = now.known.mpls_lse;
         now.known.mpls_lse = [a, b, U32::ZERO];
-        now.key.pkt.dl_type = U16::new(ethertype);
-        now.known.dl_type = U16::new(u16::MAX);
-        now.was_mpls |= !is_mpls(ethertype);
-        self.dirty = true;
-        Ok(())
     }
 }
 

@@ -255,4 +255,3 @@ fn collect(actions: &[Action], out: &mut std::collections::BTreeSet<(u64, u8)>) 
         }
     }
 }
-

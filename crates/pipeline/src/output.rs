@@ -3,7 +3,9 @@
 use crate::note::NoteKind;
 use crate::walk::{Walk, Within};
 use flow::{Action as Step, Punt, PuntReason};
-use openflow::{Controller, ControllerReason, FullKey, Match, OfPort, Subfield, fields, fld, format_match};
+use openflow::{
+    Controller, ControllerReason, FullKey, Match, OfPort, Subfield, fields, fld, format_match,
+};
 use std::mem::offset_of;
 use zerocopy::big_endian::U32;
 
@@ -46,7 +48,8 @@ impl Walk<'_> {
 
     /// `output(port=PORT,max_len=N)`.
     pub fn output_trunc(&mut self, port: OfPort, max_len: u32) {
-        let reserved = [OfPort::TABLE, OfPort::NORMAL, OfPort::FLOOD, OfPort::ALL, OfPort::CONTROLLER];
+        let reserved =
+            [OfPort::TABLE, OfPort::NORMAL, OfPort::FLOOD, OfPort::ALL, OfPort::CONTROLLER];
         if reserved.contains(&port) || port == OfPort::NONE {
             let text = || format!("output_trunc does not support port: {port}");
             self.note(NoteKind::Warn, text);

@@ -100,8 +100,7 @@ impl Pipeline {
         let bridge = self.bridge(bridge)?;
         check_out(actions)?;
         let tracing = Some(side_effects);
-        let (_, noted) =
-            translate::packet_out(&self.core, &bridge, in_port, actions, key, tracing);
+        let (_, noted) = translate::packet_out(&self.core, &bridge, in_port, actions, key, tracing);
         Ok(noted.map(|n| *n))
     }
 

@@ -8,6 +8,10 @@ use zerocopy::big_endian::{U32, U64};
 
 /// The largest TTL that must not be counted down any more.
 const LAST_TTL: u8 = 1;
+/// VLAN ID, presence and priority in a tag's `vlan_tci`.
+const VID: u128 = 0x0fff;
+const TAG_PRESENT: u128 = 0x1000;
+const PCP: u128 = 0xe000;
 /// DSCP and ECN in the TOS field.
 const DSCP: u128 = 0xfc;
 const ECN: u128 = 0x03;
@@ -26,15 +30,26 @@ impl Walk<'_> {
     pub fn rewrite(&mut self, action: &Action) {
         match action {
             Action::SetField { field, value, mask } => self.set_field(field, *value, *mask),
-            Action::Load { dst, value } => self.set_field(dst.field, value << dst.first, dst.mask()),
+            Action::Load { dst, value } => {
+                self.set_field(dst.field, value << dst.first, dst.mask())
+            }
             Action::Move { src, dst } => {
                 if self.h.has(src.field) && self.h.has(dst.field) {
                     let value = self.h.read(src);
                     self.assign(dst, value);
                 }
             }
-            Action::SetVlanVid(vid) => self.h.write(fld::DL_VLAN, u128::from(*vid), 0xfff),
-            Action::SetVlanPcp(pcp) => self.h.write(fld::VLAN_PCP, u128::from(*pcp), 7),
+            // These push a tag if there is none, whatever its value.
+            Action::SetVlanVid(vid) => {
+                self.h.write(fld::VLAN_TCI, u128::from(*vid) | TAG_PRESENT, VID | TAG_PRESENT);
+            }
+            Action::SetVlanPcp(pcp) => {
+                self.h.write(
+                    fld::VLAN_TCI,
+                    u128::from(*pcp) << 13 | TAG_PRESENT,
+                    PCP | TAG_PRESENT,
+                );
+            }
             Action::SetTunnel { id, .. } => self.h.now.key.tunnel.id = U64::new(*id),
             Action::SetQueue(queue) => self.h.now.key.skb_priority = U32::new(*queue),
             Action::PopQueue => {

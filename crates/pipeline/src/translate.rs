@@ -88,8 +88,7 @@ fn end(mut walk: Walk<'_>, key: FullKey) -> (Translation, Option<Box<Noted>>) {
     trim(&mut walk.out);
     let mask = walk.h.mask();
     let (notes, last) = (walk.notes.take(), walk.h.now.key);
-    let translation =
-        Translation { mask, actions: walk.out, effects: Arc::new(walk.caused) };
+    let translation = Translation { mask, actions: walk.out, effects: Arc::new(walk.caused) };
     let noted = notes.map(|notes| {
         let mut mask = FullMask::default();
         mask.0.pkt = *translation.mask.bits();
@@ -110,7 +109,8 @@ pub(crate) fn packet(
     }
     let snapshot = core.snapshot.load();
     let place = snapshot.by_dp.get(&DpPort(pkt.in_port));
-    let Some((bridge, port)) = place.and_then(|(id, port)| Some((snapshot.bridges.get(id)?, *port)))
+    let Some((bridge, port)) =
+        place.and_then(|(id, port)| Some((snapshot.bridges.get(id)?, *port)))
     else {
         return (dropped(pkt), None);
     };

@@ -279,7 +279,11 @@ impl<'a> Walk<'a> {
     }
 
     /// An operation on the packet's tags or labels; too many of them drop the packet.
-    fn checked(&mut self, change: impl FnOnce(&mut Headers) -> Result<(), TooMany>, why: &'static str) {
+    fn checked(
+        &mut self,
+        change: impl FnOnce(&mut Headers) -> Result<(), TooMany>,
+        why: &'static str,
+    ) {
         if change(&mut self.h).is_err() {
             self.error(why);
             self.stop = Stop::Failed(why);

@@ -22,8 +22,7 @@ const ND: &str = "in_port=1,dl_src=02:00:00:00:00:01,dl_dst=33:33:00:00:00:01,dl
     nd_target=fe80::2,nd_sll=02:00:00:00:00:01";
 const MPLS: &str = "in_port=1,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:02,dl_type=0x8847,\
     mpls_label=100,mpls_tc=3,mpls_ttl=64,mpls_bos=1";
-const OTHER: &str =
-    "in_port=3,dl_src=02:00:00:00:00:03,dl_dst=02:00:00:00:00:09,dl_type=0x1234";
+const OTHER: &str = "in_port=3,dl_src=02:00:00:00:00:03,dl_dst=02:00:00:00:00:09,dl_type=0x1234";
 
 struct Case {
     groups: &'static [&'static str],
@@ -52,15 +51,24 @@ const CASES: &[Case] = &[
     flows("actions=all,flood", &[TCP, OTHER]),
     flows("in_port=1 actions=resubmit(7,1);table=1,in_port=7 actions=1,in_port,2", &[TCP]),
     flows("actions=load:0->NXM_OF_IN_PORT[],1,in_port,flood", &[TCP]),
-    flows("actions=load:2->NXM_OF_IN_PORT[],1,2,in_port,resubmit(,1);table=1,in_port=2,actions=3", &[TCP]),
+    flows(
+        "actions=load:2->NXM_OF_IN_PORT[],1,2,in_port,resubmit(,1);table=1,in_port=2,actions=3",
+        &[TCP],
+    ),
     flows("actions=load:3->reg0[],output:reg0[],load:0x10000->reg0[],output:reg0[],2", &[TCP]),
     flows("actions=load:0xfffb->reg0[0..15],output:reg0[0..15]", &[TCP]),
     flows("actions=move:tcp_dst->reg0[0..15],output:reg0[0..15]", &[]),
     flows("tcp actions=move:tcp_dst[0..3]->reg0[0..3],output:reg0[0..3]", &[TCP]),
-    flows("actions=output(port=2,max_len=100),3,output(port=1,max_len=60),output(port=77,max_len=64)", &[TCP]),
+    flows(
+        "actions=output(port=2,max_len=100),3,output(port=1,max_len=60),output(port=77,max_len=64)",
+        &[TCP],
+    ),
     flows("actions=mod_dl_src:02:00:00:00:00:77,output(port=2,max_len=100),3", &[TCP]),
     flows("actions=enqueue:2:5,3,set_queue:7,4,pop_queue,2,enqueue:1:6", &[TCP]),
-    flows("in_port=1,actions=controller,2,CONTROLLER:100;priority=0,actions=controller(id=5)", &[TCP, OTHER]),
+    flows(
+        "in_port=1,actions=controller,2,CONTROLLER:100;priority=0,actions=controller(id=5)",
+        &[TCP, OTHER],
+    ),
     flows("actions=controller(reason=invalid_ttl,max_len=7,id=3),2", &[TCP]),
     flows("priority=0,actions=controller", &[TCP]),
     // Header fields.
@@ -68,7 +76,10 @@ const CASES: &[Case] = &[
     flows("ip,actions=mod_nw_src:1.2.3.4,mod_nw_dst:10.0.0.2,2", &[TCP, UDP]),
     flows("ip,actions=mod_nw_tos:8,mod_nw_ecn:1,mod_nw_ttl:3,2", &[TCP, UDP]),
     flows("tcp,actions=mod_tp_src:1,mod_tp_dst:2,2;udp,actions=mod_tp_dst:9,3", &[TCP, UDP]),
-    flows("tcp,actions=set_field:10.0.0.0/255.0.0.255->ip_src,load:7->NXM_OF_TCP_DST[4..7],2", &[TCP]),
+    flows(
+        "tcp,actions=set_field:10.0.0.0/255.0.0.255->ip_src,load:7->NXM_OF_TCP_DST[4..7],2",
+        &[TCP],
+    ),
     flows("ip,actions=dec_ttl,2,dec_ttl,3", &[TCP, UDP]),
     flows("ip,actions=resubmit(,1),4;table=1,ip,actions=dec_ttl,2", &[TCP, UDP]),
     flows("ip,actions=dec_ttl(1,2),3", &[UDP]),
@@ -88,18 +99,30 @@ const CASES: &[Case] = &[
          set_field:02:00:00:00:00:09->eth_src,in_port",
         &[ARP],
     ),
-    flows("actions=load:0xab->NXM_NX_PKT_MARK[],2,load:0->NXM_NX_PKT_MARK[],3,set_tunnel:5,2", &[TCP]),
-    flows("tcp,actions=set_field:10.0.0.9->nw_dst,set_field:10.0.0.1->nw_src,2,mod_nw_dst:10.0.0.2,3", &[TCP]),
+    flows(
+        "actions=load:0xab->NXM_NX_PKT_MARK[],2,load:0->NXM_NX_PKT_MARK[],3,set_tunnel:5,2",
+        &[TCP],
+    ),
+    flows(
+        "tcp,actions=set_field:10.0.0.9->nw_dst,set_field:10.0.0.1->nw_src,2,mod_nw_dst:10.0.0.2,3",
+        &[TCP],
+    ),
     // VLAN tags.
     flows("actions=push_vlan:0x8100,2", &[TCP, "TAG7"]),
-    flows("actions=push_vlan:0x8100,set_field:4101->vlan_vid,set_field:3->vlan_pcp,2,3", &[TCP, "TAG7"]),
+    flows(
+        "actions=push_vlan:0x8100,set_field:4101->vlan_vid,set_field:3->vlan_pcp,2,3",
+        &[TCP, "TAG7"],
+    ),
     flows("actions=mod_vlan_vid:5,2,strip_vlan,3", &[TCP, "TAG7"]),
     flows("actions=mod_vlan_pcp:5,2", &[TCP, "TAG7"]),
     flows("actions=strip_vlan,2", &[TCP, "TAG7"]),
     flows("dl_vlan=7,actions=mod_vlan_vid:7,2", &["TAG7"]),
     flows("actions=load:5->NXM_OF_VLAN_TCI[0..11],2", &[TCP, "TAG7"]),
     flows("actions=load:0x1005->vlan_tci[],2,load:0->vlan_tci[],3", &[TCP, "TAG7"]),
-    flows("actions=move:vlan_tci->reg0[0..15],resubmit(,1);table=1,reg0=0,actions=2;table=1,actions=3", &[TCP, "TAG7"]),
+    flows(
+        "actions=move:vlan_tci->reg0[0..15],resubmit(,1);table=1,reg0=0,actions=2;table=1,actions=3",
+        &[TCP, "TAG7"],
+    ),
     flows("vlan_tci=0x1000/0x1000,actions=set_field:5->vlan_vid,2", &["TAG7"]),
     flows("dl_vlan=7,actions=strip_vlan,resubmit(,1);table=1,vlan_tci=0,actions=2", &["TAG7"]),
     flows("actions=push_vlan:0x88a8,clone(push_vlan:0x8100,2),3", &[TCP]),
@@ -116,7 +139,10 @@ const CASES: &[Case] = &[
     flows("mpls actions=pop_mpls:0x8847,2", &[MPLS]),
     flows("ip actions=push_mpls:0x8847,set_mpls_label:7,2,pop_mpls:0x0800,3,resubmit(,1)", &[TCP]),
     flows("ip actions=push_mpls:0x8847,set_mpls_label:7,pop_mpls:0x0800,3", &[TCP]),
-    flows("ip actions=push_mpls:0x8847,set_mpls_label:7,push_mpls:0x8847,set_mpls_label:8,2", &[TCP]),
+    flows(
+        "ip actions=push_mpls:0x8847,set_mpls_label:7,push_mpls:0x8847,set_mpls_label:8,2",
+        &[TCP],
+    ),
     flows("ip actions=clone(push_mpls:0x8847,set_mpls_label:7,2),3", &[TCP]),
     flows("ip actions=mod_nw_ttl:5,clone(push_mpls:0x8847,2),mod_nw_ttl:6,3", &[TCP]),
     flows("mpls actions=clone(set_mpls_label:7,2),3", &[MPLS]),
@@ -126,54 +152,116 @@ const CASES: &[Case] = &[
     flows("actions=resubmit(,1),3;table=1,actions=2,goto_table:2;table=2,actions=4", &[TCP]),
     flows("actions=resubmit(,1),4;table=1,actions=resubmit(,1)", &[TCP]),
     flows("actions=resubmit(,1),4", &[TCP]),
-    flows("actions=load:5->reg3[],resubmit(,1),3;table=1,reg3=5,actions=mod_dl_dst:02:00:00:00:00:33,2", &[TCP]),
-    flows("actions=write_metadata:0x55/0xf0,goto_table:1;table=1,metadata=0x50,actions=2;table=1,actions=3", &[TCP]),
+    flows(
+        "actions=load:5->reg3[],resubmit(,1),3;table=1,reg3=5,actions=mod_dl_dst:02:00:00:00:00:33,2",
+        &[TCP],
+    ),
+    flows(
+        "actions=write_metadata:0x55/0xf0,goto_table:1;table=1,metadata=0x50,actions=2;table=1,actions=3",
+        &[TCP],
+    ),
     flows("actions=load:1->xreg0[3..7],resubmit(,1);table=1,reg0=0,reg1=8,actions=2", &[TCP]),
     flows("actions=load:1->xxreg0[64..67],resubmit(,1);table=1,reg1=1,actions=2", &[TCP]),
     flows("actions=2,exit,3", &[TCP]),
     flows("actions=resubmit(,1),3;table=1,actions=2,exit", &[TCP]),
-    flows("actions=push:eth_src[],pop:reg0[0..15],2,push:reg0[],pop:eth_dst,3,pop:reg1[],2", &[TCP]),
+    flows(
+        "actions=push:eth_src[],pop:reg0[0..15],2,push:reg0[],pop:eth_dst,3,pop:reg1[],2",
+        &[TCP],
+    ),
     flows("actions=note:01.02,2,conjunction(1,1/2)", &[]),
     flows("actions=learn(table=9,in_port=1),2", &[TCP]),
-    flows("tcp,actions=learn(table=9,eth_type=0x800,nw_proto=6,tcp_src=tcp_dst,load:5->reg0[]),2", &[TCP]),
+    flows(
+        "tcp,actions=learn(table=9,eth_type=0x800,nw_proto=6,tcp_src=tcp_dst,load:5->reg0[]),2",
+        &[TCP],
+    ),
     flows("tcp,actions=fin_timeout(idle_timeout=5),2", &[TCP]),
     flows("actions=sample(probability=100,collector_set_id=1),2", &[TCP]),
     // Action sets.
-    flows("actions=2,write_actions(output:3,mod_dl_dst:02:00:00:00:00:09),goto_table:1;table=1,actions=4", &[TCP]),
-    flows("ip,actions=write_actions(output:4,dec_ttl,set_queue:5,push_vlan:0x8100,set_field:2->reg0,output:3)", &[TCP]),
+    flows(
+        "actions=2,write_actions(output:3,mod_dl_dst:02:00:00:00:00:09),goto_table:1;table=1,actions=4",
+        &[TCP],
+    ),
+    flows(
+        "ip,actions=write_actions(output:4,dec_ttl,set_queue:5,push_vlan:0x8100,set_field:2->reg0,output:3)",
+        &[TCP],
+    ),
     flows("actions=write_actions(mod_dl_dst:02:00:00:00:00:09)", &[TCP]),
-    flows("actions=write_actions(output:4),goto_table:1;table=1,actions=clear_actions,write_actions(output:2)", &[TCP]),
-    flows("actions=write_actions(output:4),goto_table:1;table=1,actset_output=4,actions=2;table=1,actions=3", &[TCP]),
+    flows(
+        "actions=write_actions(output:4),goto_table:1;table=1,actions=clear_actions,write_actions(output:2)",
+        &[TCP],
+    ),
+    flows(
+        "actions=write_actions(output:4),goto_table:1;table=1,actset_output=4,actions=2;table=1,actions=3",
+        &[TCP],
+    ),
     flows("actions=write_actions(output:4),goto_table:1;table=1,actions=exit", &[TCP]),
-    flows("actions=resubmit(,1),3;table=1,actions=write_actions(output:4),goto_table:2;table=2,actions=2", &[TCP]),
+    flows(
+        "actions=resubmit(,1),3;table=1,actions=write_actions(output:4),goto_table:2;table=2,actions=2",
+        &[TCP],
+    ),
     flows("actions=write_actions(output:controller)", &[TCP]),
     // Copies.
     flows("actions=clone(mod_dl_dst:02:00:00:00:00:08,3),4", &[TCP]),
-    flows("ip,actions=mod_dl_dst:02:00:00:00:00:09,2,clone(mod_dl_dst:02:00:00:00:00:08,3),4,clone(dec_ttl,2)", &[TCP]),
+    flows(
+        "ip,actions=mod_dl_dst:02:00:00:00:00:09,2,clone(mod_dl_dst:02:00:00:00:00:08,3),4,clone(dec_ttl,2)",
+        &[TCP],
+    ),
     flows("actions=clone(output(port=2,max_len=100)),4", &[TCP]),
-    flows("ip,actions=clone(dec_ttl,output(port=2,max_len=100),mod_dl_dst:02:00:00:00:00:08,3),4", &[TCP]),
+    flows(
+        "ip,actions=clone(dec_ttl,output(port=2,max_len=100),mod_dl_dst:02:00:00:00:00:08,3),4",
+        &[TCP],
+    ),
     flows("actions=clone(exit),2", &[TCP]),
-    flows("actions=clone(push:reg0[],load:5->reg0[],resubmit(,1)),resubmit(,1),2;table=1,reg0=5,actions=3;table=1,actions=4", &[TCP]),
+    flows(
+        "actions=clone(push:reg0[],load:5->reg0[],resubmit(,1)),resubmit(,1),2;table=1,reg0=5,actions=3;table=1,actions=4",
+        &[TCP],
+    ),
     flows("actions=write_actions(output:4),goto_table:1;table=1,actions=clone(2),3", &[TCP]),
     flows("actions=clone(clone(mod_dl_dst:02:00:00:00:00:08,2),3),4", &[TCP]),
-    flows("actions=check_pkt_larger(100)->reg0[0],resubmit(,1),4;table=1,reg0=1 actions=2;table=1,reg0=0 actions=3", &[TCP]),
-    flows("actions=mod_dl_dst:02:00:00:00:00:08,check_pkt_larger(100)->reg0[0],mod_dl_src:02:00:00:00:00:09,2,3", &[TCP]),
-    flows("actions=resubmit(,1),3;table=1,actions=check_pkt_larger(100)->reg0[0],resubmit(,2),4;table=2,reg0=1 actions=exit;table=2,reg0=0 actions=2", &[TCP]),
-    flows("actions=resubmit(,1),3;table=1,actions=check_pkt_larger(100)->reg0[0],resubmit(,2),4;table=2,reg0=0 actions=exit;table=2,reg0=1 actions=2", &[TCP]),
-    flows("actions=2,check_pkt_larger(100)->reg0[0],write_actions(output:4),goto_table:1;table=1,reg0=1 actions=write_actions(output:3);table=1,reg0=0 actions=2", &[TCP]),
-    flows("actions=check_pkt_larger(100)->reg0[0],check_pkt_larger(200)->reg0[1],resubmit(,1);table=1,reg0=0 actions=2;table=1,reg0=1,actions=3;table=1,reg0=3,actions=4", &[TCP]),
+    flows(
+        "actions=check_pkt_larger(100)->reg0[0],resubmit(,1),4;table=1,reg0=1 actions=2;table=1,reg0=0 actions=3",
+        &[TCP],
+    ),
+    flows(
+        "actions=mod_dl_dst:02:00:00:00:00:08,check_pkt_larger(100)->reg0[0],mod_dl_src:02:00:00:00:00:09,2,3",
+        &[TCP],
+    ),
+    flows(
+        "actions=resubmit(,1),3;table=1,actions=check_pkt_larger(100)->reg0[0],resubmit(,2),4;table=2,reg0=1 actions=exit;table=2,reg0=0 actions=2",
+        &[TCP],
+    ),
+    flows(
+        "actions=resubmit(,1),3;table=1,actions=check_pkt_larger(100)->reg0[0],resubmit(,2),4;table=2,reg0=0 actions=exit;table=2,reg0=1 actions=2",
+        &[TCP],
+    ),
+    flows(
+        "actions=2,check_pkt_larger(100)->reg0[0],write_actions(output:4),goto_table:1;table=1,reg0=1 actions=write_actions(output:3);table=1,reg0=0 actions=2",
+        &[TCP],
+    ),
+    flows(
+        "actions=check_pkt_larger(100)->reg0[0],check_pkt_larger(200)->reg0[1],resubmit(,1);table=1,reg0=0 actions=2;table=1,reg0=1,actions=3;table=1,reg0=3,actions=4",
+        &[TCP],
+    ),
     // Groups.
     groups(
-        &["group_id=1,type=all,bucket=actions=mod_dl_dst:02:00:00:00:00:08,output:2,bucket=actions=output:3,mod_dl_dst:02:00:00:00:00:07"],
+        &[
+            "group_id=1,type=all,bucket=actions=mod_dl_dst:02:00:00:00:00:08,output:2,bucket=actions=output:3,mod_dl_dst:02:00:00:00:00:07",
+        ],
         "actions=group:1,4",
         &[TCP],
     ),
     groups(
-        &["group_id=1,type=all,bucket=actions=mod_dl_dst:02:00:00:00:00:08,output:2,bucket=actions=output:3"],
+        &[
+            "group_id=1,type=all,bucket=actions=mod_dl_dst:02:00:00:00:00:08,output:2,bucket=actions=output:3",
+        ],
         "actions=mod_dl_dst:02:00:00:00:00:01,group:1,4",
         &[TCP],
     ),
-    groups(&["group_id=3,type=indirect,bucket=actions=dec_ttl,output:4"], "ip,actions=group:3,4", &[TCP, UDP]),
+    groups(
+        &["group_id=3,type=indirect,bucket=actions=dec_ttl,output:4"],
+        "ip,actions=group:3,4",
+        &[TCP, UDP],
+    ),
     groups(
         &[
             "group_id=3,type=indirect,bucket=actions=dec_ttl,output:4",
@@ -194,44 +282,68 @@ const CASES: &[Case] = &[
     ),
     groups(&["group_id=2,type=all"], "actions=group:2,4", &[TCP]),
     groups(
-        &["group_id=5,type=select,selection_method=hash,fields(ip_dst,tcp_dst),bucket=weight:10,actions=2"],
+        &[
+            "group_id=5,type=select,selection_method=hash,fields(ip_dst,tcp_dst),bucket=weight:10,actions=2",
+        ],
         "actions=group:5,4",
         &[TCP],
     ),
-    groups(&["group_id=1,type=all,bucket=actions=output:2"], "actions=write_actions(output:4,group:1)", &[TCP]),
+    groups(
+        &["group_id=1,type=all,bucket=actions=output:2"],
+        "actions=write_actions(output:4,group:1)",
+        &[TCP],
+    ),
     groups(
         &["group_id=1,type=all,bucket=actions=resubmit(,1),bucket=actions=output:3"],
         "actions=group:1,4;table=1,actions=mod_dl_dst:02:00:00:00:00:08,2,exit",
         &[TCP],
     ),
     groups(
-        &["group_id=1,type=all,bucket=actions=push_vlan:0x8100,output:2,bucket=actions=strip_vlan,output:3"],
+        &[
+            "group_id=1,type=all,bucket=actions=push_vlan:0x8100,output:2,bucket=actions=strip_vlan,output:3",
+        ],
         "actions=group:1,4",
         &[TCP, "TAG7"],
     ),
+    groups(&["group_id=1,type=all,bucket=actions=output:controller"], "actions=group:1", &[TCP]),
     groups(
-        &["group_id=1,type=all,bucket=actions=output:controller"],
-        "actions=group:1",
-        &[TCP],
-    ),
-    groups(
-        &["group_id=1,type=all,bucket=actions=pop_mpls:0x0800,output:2,bucket=actions=set_mpls_label:4,output:3"],
+        &[
+            "group_id=1,type=all,bucket=actions=pop_mpls:0x0800,output:2,bucket=actions=set_mpls_label:4,output:3",
+        ],
         "mpls,actions=group:1,4",
         &[MPLS],
     ),
     // Choices with one outcome.
     flows("actions=bundle(eth_src,0,active_backup,ofport,members:77,3,2),4", &[TCP]),
     flows("actions=bundle(symmetric_l4,0,hrw,ofport,members:3),4", &[TCP]),
-    flows("actions=bundle_load(eth_src,0,hrw,ofport,reg0[0..15],members:3),output:reg0[0..15]", &[TCP]),
-    flows("actions=bundle_load(eth_src,0,hrw,ofport,reg0[0..15],members:77),resubmit(,1);table=1,reg0=0xffff,actions=2", &[TCP]),
-    flows("actions=multipath(symmetric_l3l4,0,modulo_n,1,0,reg0[]),resubmit(,1);table=1,reg0=0,actions=2", &[TCP, UDP]),
+    flows(
+        "actions=bundle_load(eth_src,0,hrw,ofport,reg0[0..15],members:3),output:reg0[0..15]",
+        &[TCP],
+    ),
+    flows(
+        "actions=bundle_load(eth_src,0,hrw,ofport,reg0[0..15],members:77),resubmit(,1);table=1,reg0=0xffff,actions=2",
+        &[TCP],
+    ),
+    flows(
+        "actions=multipath(symmetric_l3l4,0,modulo_n,1,0,reg0[]),resubmit(,1);table=1,reg0=0,actions=2",
+        &[TCP, UDP],
+    ),
     flows("actions=multipath(nw_src,50,hash_threshold,1,0,reg0[]),2", &[TCP, ARP]),
     // Matches, and what they look at.
     flows("ip,nw_dst=10.0.0.0/24,actions=2;ip,nw_dst=10.1.0.0/16,actions=1", &[TCP, UDP]),
-    flows("tcp,tp_dst=80,actions=2;tcp,tp_dst=443,actions=3;udp,tp_dst=53,actions=1", &[TCP, UDP, ARP]),
-    flows("conj_id=7,actions=2;tcp,nw_src=10.0.0.1,actions=conjunction(7,1/2);tcp,tp_dst=80,actions=conjunction(7,2/2)", &[TCP]),
+    flows(
+        "tcp,tp_dst=80,actions=2;tcp,tp_dst=443,actions=3;udp,tp_dst=53,actions=1",
+        &[TCP, UDP, ARP],
+    ),
+    flows(
+        "conj_id=7,actions=2;tcp,nw_src=10.0.0.1,actions=conjunction(7,1/2);tcp,tp_dst=80,actions=conjunction(7,2/2)",
+        &[TCP],
+    ),
     flows("ip,tcp,tp_dst=80,actions=2;ip,tcp,tp_dst=0,actions=3", &["FRAGMENT", TCP]),
-    flows("tcp,actions=move:tcp_dst->reg0[0..15],resubmit(,1);table=1,reg0=80,actions=2", &["FRAGMENT"]),
+    flows(
+        "tcp,actions=move:tcp_dst->reg0[0..15],resubmit(,1);table=1,reg0=80,actions=2",
+        &["FRAGMENT"],
+    ),
     flows("tcp,actions=mod_tp_dst:5,2", &["FRAGMENT", "LATER", TCP]),
     // NORMAL.
     flows("actions=NORMAL", &[TCP, ARP, "TAG7", OTHER]),

@@ -223,14 +223,22 @@ fn many_changes_are_made_all_or_none() {
         ("in_port=1,actions=2\nin_port=2,actions=group:7", 1, "OFPBAC_BAD_OUT_GROUP"),
         ("delete\nin_port=1,actions=clone(2,ct_clear)", 1, "ct_clear: connection tracking"),
         ("in_port=1,actions=meter:4", 0, "OFPMMFC_INVALID_METER"),
-        ("in_port=1,actions=2\nin_port=1,check_overlap,dl_type=0x1234,actions=3", 1, "OFPFMFC_OVERLAP"),
+        (
+            "in_port=1,actions=2\nin_port=1,check_overlap,dl_type=0x1234,actions=3",
+            1,
+            "OFPFMFC_OVERLAP",
+        ),
     ] {
         let names = p.names("br0").expect("there");
         let mods = openflow::parse_flow_mods(text, Command::Add, &names).expect(text);
         let (i, told) = p.flow_mods("br0", &mods, 0).expect_err(text);
         assert!(i == number && told.to_string().contains(why), "{text}: {i} {told}");
         assert!(!told.to_string().contains('\n'));
-        assert_eq!((dump(&p, "", false, 0), p.generation()), (before.clone(), generation), "{text}");
+        assert_eq!(
+            (dump(&p, "", false, 0), p.generation()),
+            (before.clone(), generation),
+            "{text}"
+        );
     }
     add_flows(&p, "delete\nadd in_port=p2,actions=p1 # x\nmodify in_port=2,actions=p3", 0)
         .expect("valid");
@@ -246,10 +254,16 @@ fn modifying_keeps_counts_and_adding_again_resets_them() {
     flow_mods(&p, "actions=3", Command::Modify, 0).expect("valid");
     old.effects.apply(&seen(2, 200, 0));
     let text = dump(&p, "in_port=1", true, 0);
-    assert!(text.contains("n_packets=3, n_bytes=300, idle_age=0, in_port=1 actions=output:3"), "{text}");
+    assert!(
+        text.contains("n_packets=3, n_bytes=300, idle_age=0, in_port=1 actions=output:3"),
+        "{text}"
+    );
     add_flows(&p, "in_port=1,actions=3", 0).expect("valid");
     let text = dump(&p, "in_port=1", true, 0);
-    assert!(text.contains("n_packets=0, n_bytes=0, idle_age=0, in_port=1 actions=output:3"), "{text}");
+    assert!(
+        text.contains("n_packets=0, n_bytes=0, idle_age=0, in_port=1 actions=output:3"),
+        "{text}"
+    );
 }
 
 /// Readers see each change whole while it is made.

@@ -15,9 +15,26 @@ use zerocopy::big_endian::{U16, U32};
 /// What flows match, by kind of packet.
 const MATCHES: &[&[&str]] = &[
     &["", "in_port=1", "in_port=2", "reg0=0", "reg0=1", "reg1=0x10000/0x10000", "metadata=5/0xf"],
-    &["eth_dst=02:00:00:00:00:02", "eth_src=02:00:00:00:00:00/ff:ff:ff:ff:ff:f0", "vlan_tci=0/0x1000"],
-    &["dl_vlan=5", "vlan_tci=0x1000/0x1000", "dl_vlan_pcp=3", "vlan_tci=0x1005/0x1fff", "dl_vlan=0"],
-    &["ip", "ip,nw_dst=10.0.0.0/24", "ip,nw_src=10.0.0.1", "ip,nw_ttl=1", "ip,nw_tos=4", "ip,ip_frag=no"],
+    &[
+        "eth_dst=02:00:00:00:00:02",
+        "eth_src=02:00:00:00:00:00/ff:ff:ff:ff:ff:f0",
+        "vlan_tci=0/0x1000",
+    ],
+    &[
+        "dl_vlan=5",
+        "vlan_tci=0x1000/0x1000",
+        "dl_vlan_pcp=3",
+        "vlan_tci=0x1005/0x1fff",
+        "dl_vlan=0",
+    ],
+    &[
+        "ip",
+        "ip,nw_dst=10.0.0.0/24",
+        "ip,nw_src=10.0.0.1",
+        "ip,nw_ttl=1",
+        "ip,nw_tos=4",
+        "ip,ip_frag=no",
+    ],
     &["tcp", "tcp,tcp_dst=80", "tcp,tcp_src=0x100/0xff00", "tcp,tcp_flags=+syn", "udp,udp_dst=53"],
     &["ipv6", "tcp6,tcp_dst=80", "ipv6,ipv6_dst=fe80::/16", "icmp6,icmpv6_type=135,icmpv6_code=0"],
     &["arp", "arp,arp_op=1", "arp,arp_tpa=10.0.0.2"],
@@ -27,34 +44,86 @@ const MATCHES: &[&[&str]] = &[
 /// Actions that suit the packets of each kind, and those of the first any.
 const ACTIONS: &[&[&str]] = &[
     &[
-        "output:1", "output:2", "output:3", "in_port", "normal", "flood", "LOCAL",
-        "load:1->reg0[]", "load:0->reg0[]", "load:5->metadata", "move:reg0[0..15]->reg1[16..31]",
-        "move:eth_src->eth_dst", "mod_dl_dst:02:00:00:00:00:02", "mod_dl_src:02:00:00:00:00:07",
-        "load:0x3->eth_src[0..7]", "move:eth_dst[0..3]->reg0[0..3]", "mod_vlan_vid:5",
-        "mod_vlan_pcp:3", "strip_vlan", "push_vlan:0x8100", "load:0x1005->vlan_tci",
-        "load:7->vlan_tci[0..11]", "load:0->vlan_tci", "move:vlan_tci->reg1[0..15]",
-        "move:reg1[0..15]->vlan_tci", "resubmit(,1)", "resubmit(2,2)", "resubmit(,3)",
-        "push:eth_src[]", "pop:eth_dst[]", "push:reg1[]", "pop:reg0[0..7]", "exit", "set_queue:3",
-        "pop_queue", "output:reg0[0..1]", "clone(mod_dl_dst:02:00:00:00:00:09,output:2)",
-        "clone(strip_vlan,output:3,load:1->reg0[])", "clone(output(port=2,max_len=60),push_vlan:0x88a8,3)",
-        "check_pkt_larger(100)->reg0[0]", "output(port=3,max_len=64)", "controller", "group:1",
-        "group:2", "group:3", "load:2->in_port", "load:9->NXM_NX_PKT_MARK[]",
-        "multipath(symmetric_l4,0,modulo_n,4,0,reg0[0..7])", "bundle(nw_src,0,hrw,ofport,members:2,3)",
+        "output:1",
+        "output:2",
+        "output:3",
+        "in_port",
+        "normal",
+        "flood",
+        "LOCAL",
+        "load:1->reg0[]",
+        "load:0->reg0[]",
+        "load:5->metadata",
+        "move:reg0[0..15]->reg1[16..31]",
+        "move:eth_src->eth_dst",
+        "mod_dl_dst:02:00:00:00:00:02",
+        "mod_dl_src:02:00:00:00:00:07",
+        "load:0x3->eth_src[0..7]",
+        "move:eth_dst[0..3]->reg0[0..3]",
+        "mod_vlan_vid:5",
+        "mod_vlan_pcp:3",
+        "strip_vlan",
+        "push_vlan:0x8100",
+        "load:0x1005->vlan_tci",
+        "load:7->vlan_tci[0..11]",
+        "load:0->vlan_tci",
+        "move:vlan_tci->reg1[0..15]",
+        "move:reg1[0..15]->vlan_tci",
+        "resubmit(,1)",
+        "resubmit(2,2)",
+        "resubmit(,3)",
+        "push:eth_src[]",
+        "pop:eth_dst[]",
+        "push:reg1[]",
+        "pop:reg0[0..7]",
+        "exit",
+        "set_queue:3",
+        "pop_queue",
+        "output:reg0[0..1]",
+        "clone(mod_dl_dst:02:00:00:00:00:09,output:2)",
+        "clone(strip_vlan,output:3,load:1->reg0[])",
+        "clone(output(port=2,max_len=60),push_vlan:0x88a8,3)",
+        "check_pkt_larger(100)->reg0[0]",
+        "output(port=3,max_len=64)",
+        "controller",
+        "group:1",
+        "group:2",
+        "group:3",
+        "load:2->in_port",
+        "load:9->NXM_NX_PKT_MARK[]",
+        "multipath(symmetric_l4,0,modulo_n,4,0,reg0[0..7])",
+        "bundle(nw_src,0,hrw,ofport,members:2,3)",
         "learn(table=9,eth_dst=eth_src,load:reg0[0..7]->reg1[0..7])",
     ],
     &[],
     &["set_field:4103->vlan_vid", "set_field:1->vlan_pcp"],
     &[
-        "dec_ttl", "mod_nw_src:10.0.0.7", "mod_nw_dst:10.0.0.2", "move:ip_src->ip_dst", "mod_nw_ttl:1",
-        "mod_nw_tos:8", "mod_nw_ecn:1", "set_field:10.0.0.0/255.0.0.0->ip_dst", "push_mpls:0x8847",
-        "clone(dec_ttl,2)", "clone(push_mpls:0x8847,set_mpls_label:5,3)", "move:nw_ttl->reg0[0..7]",
+        "dec_ttl",
+        "mod_nw_src:10.0.0.7",
+        "mod_nw_dst:10.0.0.2",
+        "move:ip_src->ip_dst",
+        "mod_nw_ttl:1",
+        "mod_nw_tos:8",
+        "mod_nw_ecn:1",
+        "set_field:10.0.0.0/255.0.0.0->ip_dst",
+        "push_mpls:0x8847",
+        "clone(dec_ttl,2)",
+        "clone(push_mpls:0x8847,set_mpls_label:5,3)",
+        "move:nw_ttl->reg0[0..7]",
     ],
     &["mod_tp_src:7", "mod_tp_dst:80", "move:tcp_src->tcp_dst", "load:1->tcp_dst[0..3]"],
     &["dec_ttl", "move:ipv6_src->ipv6_dst", "mod_nw_ttl:9", "push_mpls:0x8848"],
     &["set_field:2->arp_op", "move:arp_spa->arp_tpa", "move:arp_sha->arp_tha", "load:1->arp_spa"],
     &[
-        "pop_mpls:0x0800", "pop_mpls:0x8847", "push_mpls:0x8847", "set_mpls_label:9", "set_mpls_tc:1",
-        "set_mpls_ttl:3", "dec_mpls_ttl", "clone(pop_mpls:0x0800,3)", "move:mpls_label->reg1[0..19]",
+        "pop_mpls:0x0800",
+        "pop_mpls:0x8847",
+        "push_mpls:0x8847",
+        "set_mpls_label:9",
+        "set_mpls_tc:1",
+        "set_mpls_ttl:3",
+        "dec_mpls_ttl",
+        "clone(pop_mpls:0x0800,3)",
+        "move:mpls_label->reg1[0..19]",
     ],
 ];
 
@@ -69,17 +138,25 @@ const GROUPS: &[&str] = &[
 fn flow_strategy() -> impl Strategy<Value = String> {
     let kind = 0..MATCHES.len();
     (0u8..4, 0u16..6, kind).prop_flat_map(|(table, priority, kind)| {
-        let actions: Vec<&str> =
-            [ACTIONS[0], ACTIONS[kind], ACTIONS[kind], ACTIONS[kind]].concat();
+        let actions: Vec<&str> = [ACTIONS[0], ACTIONS[kind], ACTIONS[kind], ACTIONS[kind]].concat();
         let list = proptest::collection::vec(select(actions), 0..6);
-        let instructions = select(&[
-            "", "", "", ",write_actions(output:3,mod_dl_dst:02:00:00:00:00:0a)", ",goto_table:2",
-            ",write_metadata:5/0xff", ",write_actions(group:1,strip_vlan),goto_table:3", ",clear_actions",
-        ][..]);
+        let instructions = select(
+            &[
+                "",
+                "",
+                "",
+                ",write_actions(output:3,mod_dl_dst:02:00:00:00:00:0a)",
+                ",goto_table:2",
+                ",write_metadata:5/0xff",
+                ",write_actions(group:1,strip_vlan),goto_table:3",
+                ",clear_actions",
+            ][..],
+        );
         (select(MATCHES[kind]), list, instructions).prop_map(move |(m, list, instructions)| {
             let list = if list.is_empty() { "drop".to_owned() } else { list.join(",") };
             // An instruction alone needs no action before it.
-            let list = if list == "drop" && !instructions.is_empty() { "note:01".into() } else { list };
+            let list =
+                if list == "drop" && !instructions.is_empty() { "note:01".into() } else { list };
             format!("table={table},priority={priority},{m} actions={list}{instructions}")
         })
     })
@@ -177,13 +254,16 @@ fn build(flows: &[String]) -> (Pipeline, usize) {
     (p, taken)
 }
 
-fn answer(p: &Pipeline, key: &FlowKey) -> (FlowMask, Vec<Action>, std::sync::Arc<dyn flow::Effects>) {
+fn answer(
+    p: &Pipeline,
+    key: &FlowKey,
+) -> (FlowMask, Vec<Action>, std::sync::Arc<dyn flow::Effects>) {
     let t = p.translate(key);
     (t.mask, t.actions, t.effects)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn a_mask_says_all_that_mattered(
@@ -204,8 +284,8 @@ proptest! {
                 let twin = merge(&mask, key, other);
                 prop_assert!(mask.agrees(key, &twin));
                 let (twin_mask, twin_actions, _) = answer(&p, &twin);
-                prop_assert_eq!(&twin_actions, &actions, "{:?}\n{:?}\n{:?}", flows, key, twin);
-                prop_assert_eq!(twin_mask, mask, "{:?}\n{:?}\n{:?}", flows, key, twin);
+                prop_assert_eq!(&twin_actions, &actions, "{:#?}\n{:?}\n{:?}", flows, key, twin);
+                prop_assert_eq!(twin_mask, mask, "{:#?}\n{:?}\n{:?}", flows, key, twin);
             }
         }
     }
@@ -309,13 +389,19 @@ fn writing_is_not_looking() {
     let p = switch(3);
     let tcp = "tcp,in_port=1,nw_src=10.0.0.1,nw_dst=10.0.0.2,nw_ttl=9,tp_src=7,tp_dst=8";
     for (flow, seen) in [
-        ("ip,actions=mod_dl_dst:02:00:00:00:00:09,mod_nw_dst:1.2.3.4,mod_nw_ttl:5,2", "ip,nw_frag=no"),
+        (
+            "ip,actions=mod_dl_dst:02:00:00:00:00:09,mod_nw_dst:1.2.3.4,mod_nw_ttl:5,2",
+            "ip,nw_frag=no",
+        ),
         ("tcp,actions=mod_tp_dst:80,2", "tcp,nw_frag=no"),
         ("ip,actions=push_vlan:0x8100,2,strip_vlan,3", "ip,nw_frag=no"),
         ("ip,actions=dec_ttl,2", "ip,nw_frag=no,nw_ttl=9"),
         ("ip,actions=load:5->NXM_OF_IP_DST[],move:ip_dst->reg0[],2", "ip,nw_frag=no"),
         ("ip,actions=mod_nw_ttl:3,resubmit(,1);table=1,ip,nw_ttl=3,actions=2", "ip,nw_frag=no"),
-        ("ip,actions=clone(mod_dl_dst:02:00:00:00:00:09,2),3", "ip,nw_frag=no,dl_dst=00:00:00:00:00:00"),
+        (
+            "ip,actions=clone(mod_dl_dst:02:00:00:00:00:09,2),3",
+            "ip,nw_frag=no,dl_dst=00:00:00:00:00:00",
+        ),
     ] {
         set_flows(&p, &flow.replace(';', "\n"));
         let t = p.translate(&key(tcp));

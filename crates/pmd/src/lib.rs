@@ -10,6 +10,7 @@ mod place;
 mod poll;
 mod pool;
 mod revalidate;
+mod turns;
 
 pub use numa::{Topology, parse_cpu_mask};
 pub use place::{Placed, round_robin};

@@ -1,6 +1,7 @@
 //! The poll loop of a PMD thread.
 
 use crate::pool::Clock;
+use crate::turns::Turns;
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_queue::ArrayQueue;
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters, WalkCounts};
@@ -71,6 +72,8 @@ pub struct Thread {
     pub registry: Arc<Registry>,
     /// Megaflows to keep at most.
     pub flow_limit: Arc<AtomicUsize>,
+    /// Whether the exact-match cache is used.
+    pub exact_match: Arc<AtomicBool>,
     /// Packets for controllers, of all threads.
     pub punts: Arc<PuntQueue>,
     /// Frames to execute.
@@ -100,11 +103,13 @@ pub(crate) fn run(thread: &Thread, translate: &dyn Translate, clock: Clock, seed
     let mut now_ms = clock.now_ms();
     let mut ranked_ms = 0;
     let mut kept_house = 0;
+    let mut turns = Turns::new(0);
     let mut last = cycles();
     loop {
         let plan: &Arc<Plan> = plan.load();
         if thread.following.load(Relaxed) != plan.generation {
             thread.following.store(plan.generation, Release);
+            turns = Turns::new(plan.rxqs.len());
         }
         if thread.stop.load(Relaxed) {
             return;
@@ -118,18 +123,26 @@ pub(crate) fn run(thread: &Thread, translate: &dyn Translate, clock: Clock, seed
             thread: thread.number,
             now_ms,
             flow_limit: thread.flow_limit.load(Relaxed),
+            exact_match: thread.exact_match.load(Relaxed),
         };
         let began = last;
-        for rxq in &plan.rxqs {
+        for (i, rxq) in plan.rxqs.iter().enumerate() {
+            if !turns.may(i) {
+                continue;
+            }
             let n = datapath.walk(&*rxq.port, rxq.queue, rxq.number, &context);
             if n > 0 {
                 packets += n;
                 let now = cycles();
-                let spent = rxq.cycles.load(Relaxed) + now.wrapping_sub(last);
-                rxq.cycles.store(spent, Relaxed);
+                let spent = now.wrapping_sub(last);
+                rxq.cycles.store(rxq.cycles.load(Relaxed) + spent, Relaxed);
+                turns.took(i, spent);
                 last = now;
+            } else {
+                turns.idled(i);
             }
         }
+        turns.end_round();
         last = cycles();
         let c = &thread.counters;
         let (spent, turns) = if packets > 0 {

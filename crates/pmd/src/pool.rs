@@ -140,6 +140,7 @@ pub struct Pool {
     generation: u64,
     published: Inputs,
     flow_limit: Arc<AtomicUsize>,
+    exact_match: Arc<AtomicBool>,
     punts: Arc<PuntQueue>,
     sampled: Instant,
     /// What threads that ended had counted, so that sums never fall.
@@ -164,6 +165,7 @@ impl Pool {
             generation: 0,
             published: Inputs::default(),
             flow_limit: Arc::new(AtomicUsize::new(flow_limit)),
+            exact_match: Arc::new(AtomicBool::new(true)),
             punts: Arc::default(),
             sampled: Instant::now(),
             ended: BTreeMap::new(),
@@ -239,6 +241,7 @@ impl Pool {
             cleared: Default::default(),
             registry: Arc::<Registry>::default(),
             flow_limit: self.flow_limit.clone(),
+            exact_match: self.exact_match.clone(),
             punts: self.punts.clone(),
             frames: ArrayQueue::new(FRAMES_MAX),
             stop: Default::default(),
@@ -347,6 +350,11 @@ impl Pool {
         let live: HashSet<_> = queues.iter().map(|(entry, queue)| (entry.number, *queue)).collect();
         self.queues.retain(|key, _| live.contains(key));
         plans
+    }
+
+    /// Whether threads use their exact-match caches.
+    pub fn set_exact_match(&mut self, on: bool) {
+        self.exact_match.store(on, Relaxed);
     }
 
     /// Changes how many megaflows a thread keeps at most.

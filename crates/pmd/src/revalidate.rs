@@ -232,6 +232,7 @@ mod tests {
                 thread: 0,
                 now_ms: 1,
                 flow_limit: 10,
+                exact_match: true,
             };
             ports[1].push(&[0; 60]);
             datapath.walk(&*ports[1], 0, DpPort(1), &context);
@@ -298,6 +299,7 @@ mod tests {
                         thread: 0,
                         now_ms,
                         flow_limit: 1_000_000,
+                        exact_match: true,
                     };
                     datapath.walk(&*port, 0, DpPort(1), &context);
                 }

@@ -9,9 +9,8 @@ use crate::shape::{ByHash, START, fold};
 use crate::tables::{Reason, Removed, Tables};
 use openflow::Subfield;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-/// Group, importance, time of its place in the queue, serial number.
+/// Group, importance, the time at which it would have ended when it was put in order, serial number.
 type Rank = (u64, u16, u64, u64);
 
 /// The flows of one table that can be evicted, in order. Empty for tables that do not evict.
@@ -19,6 +18,8 @@ type Rank = (u64, u16, u64, u64);
 pub(crate) struct Evictions {
     groups_by: Option<Arc<[Subfield]>>,
     queue: imbl::OrdMap<Rank, Arc<Rule>>,
+    /// By serial number.
+    ranks: imbl::OrdMap<u64, Rank>,
     sizes: ByHash<usize>,
     /// Size and group.
     by_size: imbl::OrdSet<(usize, u64)>,
@@ -31,39 +32,23 @@ impl Evictions {
         Evictions { groups_by, ..Evictions::default() }
     }
 
-    /// Adds a flow whose place in the queue of timeouts is known.
+    /// Adds a flow, if it has a timeout.
     pub fn add(&mut self, rule: &Arc<Rule>) {
-        let Some(rank) = self.rank(rule) else {
+        let (Some(fields), Some((end, _))) = (&self.groups_by, rule.end()) else {
             return;
         };
-        if self.queue.insert(rank, Arc::clone(rule)).is_none() {
-            self.resize(rank.0, |n| n + 1);
-        }
+        let rank = (group(fields, rule), rule.importance, end, rule.serial);
+        self.ranks.insert(rule.serial, rank);
+        self.queue.insert(rank, Arc::clone(rule));
+        self.resize(rank.0, |n| n + 1);
     }
 
-    /// Takes one out, before its place in the queue of timeouts changes.
+    /// Takes one out.
     pub fn remove(&mut self, rule: &Rule) {
-        let Some(rank) = self.rank(rule) else {
-            return;
-        };
-        if self.queue.remove(&rank).is_some() {
+        if let Some(rank) = self.ranks.remove(&rule.serial) {
+            self.queue.remove(&rank);
             self.resize(rank.0, |n| n.saturating_sub(1));
         }
-    }
-
-    fn rank(&self, rule: &Rule) -> Option<Rank> {
-        let fields = self.groups_by.as_ref()?;
-        rule.end()?;
-        let group = if fields.is_empty() {
-            START
-        } else {
-            let value = rule.matches().value;
-            fields.iter().fold(START, |h, f| {
-                let v = f.get(&value);
-                fold(fold(h, v as u64), (v >> 64) as u64)
-            })
-        };
-        Some((group, rule.importance, rule.due_ms.load(Relaxed), rule.serial))
     }
 
     fn resize(&mut self, group: u64, change: impl Fn(usize) -> usize) {
@@ -80,10 +65,24 @@ impl Evictions {
         }
     }
 
-    fn next(&self) -> Option<Arc<Rule>> {
+    /// The flow to evict, and when it would have ended when it was put in order.
+    fn next(&self) -> Option<(u64, Arc<Rule>)> {
         let (_, group) = self.by_size.get_max()?;
-        self.queue.get_next(&(*group, 0, 0, 0)).map(|(_, rule)| Arc::clone(rule))
+        let (rank, rule) = self.queue.get_next(&(*group, 0, 0, 0))?;
+        Some((rank.2, Arc::clone(rule)))
     }
+}
+
+/// A number for the values that a flow matches in some fields.
+fn group(fields: &[Subfield], rule: &Rule) -> u64 {
+    if fields.is_empty() {
+        return START;
+    }
+    let value = rule.matches().value;
+    fields.iter().fold(START, |h, f| {
+        let v = f.get(&value);
+        fold(fold(h, v as u64), (v >> 64) as u64)
+    })
 }
 
 impl Tables {
@@ -103,14 +102,14 @@ impl Tables {
     pub(crate) fn evict(&mut self, table: u8) -> Option<Removed> {
         self.resort_shortened();
         loop {
-            let rule = self.tables.get(&table)?.evictions.next()?;
-            let (end, _) = rule.end()?;
-            // It had packets since it was put in order.
-            if end > rule.due_ms.load(Relaxed) {
-                self.requeue(&rule);
-            } else {
+            let (rank, rule) = self.tables.get(&table)?.evictions.next()?;
+            if rule.end().is_none_or(|(end, _)| end <= rank) {
                 return Some(self.remove(rule, Reason::Eviction));
             }
+            // It had packets since it was put in order.
+            let evictions = &mut self.table_mut(table).evictions;
+            evictions.remove(&rule);
+            evictions.add(&rule);
         }
     }
 }

@@ -182,7 +182,7 @@ impl Subtable {
         let hashes = self.shape.hashes(&rule.value);
         for (map, hash) in self.partial.iter_mut().zip(hashes) {
             if let Some(map) = map {
-                *map.entry(hash).or_insert(0) += 1;
+                count_up(map, hash);
             }
         }
         *self.priorities.entry(rule.priority).or_insert(0) += 1;
@@ -256,6 +256,13 @@ impl Subtable {
     /// All its flows, in no order.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.buckets.values().flat_map(Bucket::rules)
+    }
+}
+
+fn count_up(map: &mut ByHash<u32>, hash: u64) {
+    match map.get_mut(&hash) {
+        Some(n) => *n += 1,
+        None => drop(map.insert(hash, 1)),
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use zerocopy::big_endian::U32;
 
 /// Where a subtable stands among the others: by falling highest priority, then by age.
-type Place = (Reverse<u16>, u32);
+type Place = (Reverse<u16>, u64);
 
 /// A table. Copying one shares all its flows; changing a copy copies what leads to the change.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(crate) struct Table {
     pub evictions: Evictions,
     subtables: imbl::OrdMap<Place, Arc<Subtable>>,
     by_shape: ByShape<Place>,
-    next_id: u32,
+    next_id: u64,
     tracked: Vec<Tracked>,
     /// The flows that have a cookie, by it and their serial numbers: who keeps many flows apart by
     /// cookies changes and deletes them by cookie.
@@ -150,7 +150,7 @@ impl Table {
         self.index_cookie(&rule);
         let place = self.by_shape.get(&rule.shape).copied().unwrap_or_else(|| {
             let place = (Reverse(rule.priority), self.next_id);
-            self.next_id = self.next_id.wrapping_add(1);
+            self.next_id += 1;
             let subtable = Subtable::new(Arc::clone(&rule.shape), &self.tracked);
             self.subtables.insert(place, Arc::new(subtable));
             self.by_shape.insert(Arc::clone(&rule.shape), place);

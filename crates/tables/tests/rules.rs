@@ -67,7 +67,11 @@ fn fin_timeout_makes_timeouts_shorter() {
     let mut now: Vec<_> = t.select(&all()).iter().map(timeouts).collect();
     now.sort_unstable();
     assert_eq!(now, [(3, 5), (3, 50)]);
-    assert!(t.expire(2_999).is_empty());
+    // What a copy finds out that is dropped is found out again.
+    assert!(t.is_due(0) && t.clone().expire(2_999).is_empty() && t.is_due(0));
+    assert!(t.expire(2_999).is_empty() && t.expire(2_999).is_empty() && !t.is_due(2_999));
+    assert!(t.is_due(3_000));
+    assert_eq!(t.clone().expire(3_000).len(), 2);
     assert_eq!(t.expire(3_000).len(), 2);
     // One that was replaced meanwhile stays.
     add(&mut t, "in_port=2,actions=drop", 4_000);

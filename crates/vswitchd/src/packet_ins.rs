@@ -4,7 +4,7 @@
 use crate::commands::BridgeNames;
 use datapath::Punted;
 use flow::{Extracted, PuntReason, extract, ip_proto, locate};
-use openflow::{FullKey, PortNames, format_key, format_match};
+use openflow::{FullKey, OfPort, PortNames, format_key, format_match};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use tables::{Reason, Removed};
@@ -142,7 +142,9 @@ fn packet_in(p: &Punted, names: &dyn PortNames) -> String {
         let _ = write!(out, " cookie={:#x}", p.punt.cookie);
     }
     let (total, kept) = (p.len, p.frame.len());
-    let _ = write!(out, " total_len={total} {}", p.punt.metadata);
+    let comma = if p.punt.metadata.is_empty() { "" } else { "," };
+    let from = OfPort(p.punt.in_port);
+    let _ = write!(out, " total_len={total} {}{comma}in_port={from}", p.punt.metadata);
     let _ = write!(out, " (via {}) data_len={kept} (unbuffered)", reason(p.punt.reason));
     if total != kept {
         out += " (***total_len != data_len***)";

@@ -176,6 +176,8 @@ impl Switch {
         }
         let limit = desired.number("flow-limit").unwrap_or(FLOW_LIMIT);
         self.pool.set_flow_limit(limit.min(FLOW_LIMIT_MAX) as usize);
+        // The inverse of a probability in OVS; here, 0 turns the cache off and all else is 1.
+        self.pool.set_exact_match(desired.number("emc-insert-inv-prob") != Some(0));
         let idle = desired.number("max-idle").unwrap_or(MAX_IDLE_MS);
         self.revalidator.limits().max_idle_ms.store(idle.max(500), Relaxed);
     }

@@ -184,6 +184,7 @@ impl Lab {
             thread: 0,
             now_ms: self.now_ms.get(),
             flow_limit: 1000,
+            exact_match: true,
         };
         frames.iter().for_each(|f| self.ports[1].push(f));
         while self.datapath.walk(&*self.ports[1], 0, DpPort(1), &c) > 0 {}
@@ -199,6 +200,7 @@ impl Lab {
             thread: 0,
             now_ms: self.now_ms.get(),
             flow_limit: 1000,
+            exact_match: true,
         };
         assert!(self.datapath.execute_frame(frame, DpPort(1), actions, &c));
         self.collect()
@@ -421,6 +423,7 @@ fn punts_carry_frame_and_reason_and_are_lost_when_nobody_takes_them() {
         thread: 0,
         now_ms: 1,
         flow_limit: 10,
+        exact_match: true,
     };
     (0..5).for_each(|i| lab.ports[1].push(&frame(0, i, 106)));
     lab.datapath.walk(&*lab.ports[1], 0, DpPort(1), &c);
@@ -466,6 +469,7 @@ fn a_megaflow_that_is_too_wide_is_found() {
         thread: 0,
         now_ms: 1,
         flow_limit: 10,
+        exact_match: true,
     };
     for src in [2, 3, 3] {
         lab.ports[1].push(&frame(0, src, 106));

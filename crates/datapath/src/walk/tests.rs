@@ -88,6 +88,7 @@ impl Bench {
             thread: 0,
             now_ms: 5,
             flow_limit: self.flow_limit,
+            exact_match: true,
         };
         for (i, p) in self.ports.iter().enumerate() {
             while self.datapath.walk(&**p, 0, DpPort(i as u32), &c) > 0 {}

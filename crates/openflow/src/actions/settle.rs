@@ -9,9 +9,10 @@
 use crate::action::{Action, Actions};
 use crate::field::{Field, View};
 use crate::matching::Match;
+use crate::prereq;
 use crate::registry::fld;
 use crate::subfield::Subfield;
-use flow::Mac;
+use flow::{FRAG_LATER, Mac, ether_type, ip_proto};
 
 /// The most bits that OpenFlow 1.0's `load` can carry (Nicira's NXAST_REG_LOAD).
 const LOAD_BITS: u8 = 64;
@@ -34,21 +35,55 @@ pub fn settle_actions(actions: Actions, matches: &Match) -> Actions {
     settle(actions, Known::of(matches))
 }
 
-/// What a match says for certain about its packets.
-#[derive(Debug, Clone, Copy, Default)]
+/// What is known for certain of the packets that come to an action.
+#[derive(Debug, Clone, Copy)]
 struct Known {
     /// VLAN tags that there are at least.
     tags: u8,
-    nw_proto: Option<u8>,
+    /// EtherType, or 0.
+    dl_type: u16,
+    /// IP protocol, or 0.
+    nw_proto: u8,
+    /// They may lack the transport header.
+    later: bool,
 }
 
 impl Known {
     fn of(matches: &Match) -> Known {
-        let (value, mask) = (&matches.value, &matches.mask.0);
-        let tagged = fld::VLAN_TCI.get(value) & fld::VLAN_TCI.get(mask) & 0x1000 != 0;
-        let proto = Some(fld::NW_PROTO.get(value) as u8);
-        let nw_proto = proto.filter(|_| fld::NW_PROTO.get(mask) == 0xff);
-        Known { tags: tagged.into(), nw_proto }
+        let value = &matches.value;
+        Known {
+            tags: (fld::VLAN_TCI.get(value) & 0x1000 != 0).into(),
+            dl_type: prereq::ether_type_of(value),
+            nw_proto: value.pkt.nw_proto,
+            later: value.pkt.nw_frag & FRAG_LATER != 0,
+        }
+    }
+
+    fn is_ip(self) -> bool {
+        matches!(self.dl_type, ether_type::IPV4 | ether_type::IPV6)
+    }
+
+    fn is_mpls(self) -> bool {
+        matches!(self.dl_type, ether_type::MPLS | ether_type::MPLS_MCAST)
+    }
+
+    /// What an action makes of the packets.
+    fn after(mut self, action: &Action) -> Known {
+        match action {
+            Action::PushVlan(_) => self.tags = self.tags.saturating_add(1),
+            Action::StripVlan => self.tags = self.tags.saturating_sub(1),
+            Action::SetVlanVid(_) | Action::SetVlanPcp(_) => self.tags = self.tags.max(1),
+            Action::SetField { field, value, .. } if *field == fld::VLAN_TCI => {
+                self.tags = (value & 0x1000 != 0).into();
+            }
+            Action::Load { dst, value } if dst.field == fld::VLAN_TCI => {
+                self.tags = (value << dst.first & 0x1000 != 0).into();
+            }
+            Action::PushMpls(dl_type) => (self.dl_type, self.nw_proto) = (*dl_type, 0),
+            Action::PopMpls(dl_type) => self.dl_type = *dl_type,
+            _ => {}
+        }
+        self
     }
 }
 
@@ -85,21 +120,7 @@ impl Settler {
 
     fn one(&mut self, action: Action, out: &mut Actions) {
         let before = self.known;
-        match &action {
-            Action::PushVlan(_) => self.known.tags = self.known.tags.saturating_add(1),
-            Action::StripVlan => self.known.tags = self.known.tags.saturating_sub(1),
-            Action::SetVlanVid(_) | Action::SetVlanPcp(_) => {
-                self.known.tags = self.known.tags.max(1);
-            }
-            Action::SetField { field, value, .. } if *field == fld::VLAN_TCI => {
-                self.known.tags = (value & 0x1000 != 0).into();
-            }
-            Action::Load { dst, value } if dst.field == fld::VLAN_TCI => {
-                self.known.tags = (value << dst.first & 0x1000 != 0).into();
-            }
-            Action::PushMpls(_) | Action::PopMpls(_) => self.known.nw_proto = None,
-            _ => {}
-        }
+        self.known = before.after(&action);
         match action {
             Action::Clone(list) => out.push(Action::Clone(self.nested(list))),
             Action::WriteActions(list) => {
@@ -207,46 +228,42 @@ fn to_10(action: Action) -> Action {
     }
 }
 
-/// What OpenFlow 1.3 says with `set_field`.
+/// What OpenFlow 1.3 says with `set_field`, where the packets are known to have the field: `set_field`
+/// is not for others.
 fn to_13(action: Action, known: Known) -> Action {
-    let (field, value) = match &action {
-        Action::SetEthSrc(mac) => (fld::ETH_SRC, mac_value(*mac)),
-        Action::SetEthDst(mac) => (fld::ETH_DST, mac_value(*mac)),
-        Action::SetIpv4Src(ip) => (fld::IP_SRC, (*ip).into()),
-        Action::SetIpv4Dst(ip) => (fld::IP_DST, (*ip).into()),
-        Action::SetIpDscp(tos) => (fld::IP_DSCP, (tos >> 2).into()),
-        Action::SetIpEcn(ecn) => (fld::NW_ECN, (*ecn).into()),
-        Action::SetMplsLabel(label) => (fld::MPLS_LABEL, (*label).into()),
-        Action::SetMplsTc(tc) => (fld::MPLS_TC, (*tc).into()),
-        Action::SetTunnel { id, .. } => (fld::TUN_ID, (*id).into()),
-        // Without a tag they mean more than a `set_field` could.
-        Action::SetVlanVid(vid) if known.tags > 0 => (fld::VLAN_VID, u128::from(*vid) | 0x1000),
-        Action::SetVlanPcp(pcp) if known.tags > 0 => (fld::VLAN_PCP, (*pcp).into()),
-        Action::SetTpSrc(port) => match transport(known, fld::TCP_SRC, fld::UDP_SRC, fld::SCTP_SRC)
-        {
-            Some(field) => (field, (*port).into()),
-            None => return action,
-        },
-        Action::SetTpDst(port) => match transport(known, fld::TCP_DST, fld::UDP_DST, fld::SCTP_DST)
-        {
-            Some(field) => (field, (*port).into()),
-            None => return action,
-        },
-        _ => return action,
+    let ipv4 = known.dl_type == ether_type::IPV4;
+    let target = match &action {
+        Action::SetEthSrc(mac) => Some((fld::ETH_SRC, mac_value(*mac))),
+        Action::SetEthDst(mac) => Some((fld::ETH_DST, mac_value(*mac))),
+        Action::SetIpv4Src(ip) if ipv4 => Some((fld::IP_SRC, (*ip).into())),
+        Action::SetIpv4Dst(ip) if ipv4 => Some((fld::IP_DST, (*ip).into())),
+        Action::SetIpDscp(tos) if known.is_ip() => Some((fld::IP_DSCP, (tos >> 2).into())),
+        Action::SetIpEcn(ecn) if known.is_ip() => Some((fld::NW_ECN, (*ecn).into())),
+        Action::SetMplsLabel(n) if known.is_mpls() => Some((fld::MPLS_LABEL, (*n).into())),
+        Action::SetMplsTc(tc) if known.is_mpls() => Some((fld::MPLS_TC, (*tc).into())),
+        Action::SetTunnel { id, .. } => Some((fld::TUN_ID, (*id).into())),
+        // Without a tag they would add one.
+        Action::SetVlanVid(vid) if known.tags > 0 => {
+            Some((fld::VLAN_VID, u128::from(*vid) | 0x1000))
+        }
+        Action::SetVlanPcp(pcp) if known.tags > 0 => Some((fld::VLAN_PCP, (*pcp).into())),
+        Action::SetTpSrc(port) => transport(known).map(|(src, _)| (src, (*port).into())),
+        Action::SetTpDst(port) => transport(known).map(|(_, dst)| (dst, (*port).into())),
+        _ => None,
     };
-    Action::SetField { field, value, mask: field.ones() }
+    match target {
+        Some((field, value)) => Action::SetField { field, value, mask: field.ones() },
+        None => action,
+    }
 }
 
-fn transport(
-    known: Known,
-    tcp: &'static Field,
-    udp: &'static Field,
-    sctp: &'static Field,
-) -> Option<&'static Field> {
-    match known.nw_proto? {
-        6 => Some(tcp),
-        17 => Some(udp),
-        132 => Some(sctp),
+/// The fields of the ports of a protocol.
+fn transport(known: Known) -> Option<(&'static Field, &'static Field)> {
+    match known.nw_proto {
+        _ if !known.is_ip() || known.later => None,
+        ip_proto::TCP => Some((fld::TCP_SRC, fld::TCP_DST)),
+        ip_proto::UDP => Some((fld::UDP_SRC, fld::UDP_DST)),
+        ip_proto::SCTP => Some((fld::SCTP_SRC, fld::SCTP_DST)),
         _ => None,
     }
 }

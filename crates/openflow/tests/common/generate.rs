@@ -93,8 +93,13 @@ pub fn packet(rng: &mut Rng) -> (String, Packet) {
     (words.join(","), Packet { ether, proto, tags })
 }
 
+/// Whether something suits a packet.
+type Suits = fn(Packet) -> bool;
+
+type FieldRow = (&'static str, &'static str, u32, Suits);
+
 /// Fields that actions write: name, wire name, bits, and what the packet must be.
-const FIELDS: [(&str, &str, u32, fn(Packet) -> bool); 25] = [
+const FIELDS: [FieldRow; 25] = [
     ("reg0", "NXM_NX_REG0", 32, |_| true),
     ("reg7", "NXM_NX_REG7", 32, |_| true),
     ("reg15", "NXM_NX_REG15", 32, |_| true),
@@ -121,8 +126,6 @@ const FIELDS: [(&str, &str, u32, fn(Packet) -> bool); 25] = [
     ("tcp_dst", "NXM_OF_TCP_DST", 16, |p| p.is_ip() && p.proto == 6),
     ("udp_src", "NXM_OF_UDP_SRC", 16, |p| p.is_ip() && p.proto == 17),
 ];
-
-type FieldRow = (&'static str, &'static str, u32, fn(Packet) -> bool);
 
 fn field(rng: &mut Rng, p: Packet) -> FieldRow {
     let fit: Vec<FieldRow> = FIELDS.into_iter().filter(|(.., suits)| suits(p)).collect();
@@ -217,7 +220,7 @@ const COMMON: [Maker; 12] = [
 ];
 
 /// Actions that change what the packet is, or need it to be something.
-const HEADERS: [(fn(Packet) -> bool, Maker); 9] = [
+const HEADERS: [(Suits, Maker); 9] = [
     (
         |p| p.ether == Ether::Ipv4,
         |r, _| {

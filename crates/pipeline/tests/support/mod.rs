@@ -45,7 +45,8 @@ pub fn set_groups(p: &Pipeline, lines: &[&str]) {
     let names = p.names("br0").expect("there");
     let all = openflow::parse_group_mod("", GroupCommand::Delete, &names).expect("all");
     let add = |l: &&str| {
-        openflow::parse_group_mod(l, GroupCommand::Add, &names).unwrap_or_else(|e| panic!("{l}: {e}"))
+        openflow::parse_group_mod(l, GroupCommand::Add, &names)
+            .unwrap_or_else(|e| panic!("{l}: {e}"))
     };
     let mods: Vec<_> = std::iter::once(all).chain(lines.iter().map(add)).collect();
     p.group_mods("br0", &mods, 0).unwrap_or_else(|(i, e)| panic!("{:?}: {e}", lines.get(i)));

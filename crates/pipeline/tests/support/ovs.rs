@@ -41,9 +41,8 @@ impl Ovs {
         ovs.run("ovs-vsctl", &[&format!("--db={db}"), "--no-wait", "init"]);
         let control = format!("--unixctl={}", ovs.at("ctl"));
         ovs.spawn("ovs-vswitchd", &[&db, "--enable-dummy=override", "--disable-system", &control]);
-        let mut add = format!(
-            "--db={db} --timeout=20 add-br br0 -- set bridge br0 datapath_type=dummy"
-        );
+        let mut add =
+            format!("--db={db} --timeout=20 add-br br0 -- set bridge br0 datapath_type=dummy");
         for n in 1..=ports {
             add += &format!(
                 " -- add-port br0 p{n} -- set interface p{n} type=dummy ofport_request={n}"

@@ -186,8 +186,8 @@ fn packet_stats(c: &WalkCounts) -> String {
     let megaflow = c.megaflow_hits;
     let lost = c.upcalls_not_installed;
     let mut out = format!("  packets received: {received}\n");
-    out += "  packet recirculations: 0\n";
-    let passes = if received > 0 { 1.0 } else { 0.0 };
+    out += &format!("  packet recirculations: {}\n", c.recirculated);
+    let passes = ratio(received + c.recirculated, received);
     out += &format!("  avg. datapath passes per packet: {passes:.2}\n");
     out += "  phwol hits: 0\n  mfex opt hits: 0\n  simple match hits: 0\n";
     out += &format!("  emc hits: {}\n  smc hits: 0\n", c.emc_hits);

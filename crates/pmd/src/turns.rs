@@ -1,0 +1,133 @@
+//! Whose turn it is among the queues of a thread: while several have more packets than the thread can
+//! take, each gets the same share of its cycles, whatever its packets cost.
+//!
+//! Without this, burst for burst, a tenant whose packets are ten times as dear as others' (many masks,
+//! misses, rewrites) would get ten times their share.
+
+/// Cycles that a queue may be ahead of one that waits: some bursts, so that batches stay whole, and
+/// some tens of microseconds.
+const AHEAD_MAX: u64 = 100_000;
+
+#[derive(Clone, Copy, Default)]
+struct Queue {
+    /// Cycles spent on it since queues last began to wait.
+    spent: u64,
+    /// It had packets when it was last polled, so it may have more. If it has none after all, that
+    /// costs the others one round.
+    waits: bool,
+}
+
+/// The queues of one thread, by their place in its plan.
+pub(crate) struct Turns {
+    queues: Vec<Queue>,
+    /// The least that was spent on any that waits, and what others may not exceed meanwhile.
+    least: u64,
+    limit: u64,
+}
+
+impl Turns {
+    pub(crate) fn new(queues: usize) -> Turns {
+        Turns { queues: vec![Queue::default(); queues], least: 0, limit: u64::MAX }
+    }
+
+    /// Whether to poll queue `i` in this round.
+    #[inline(always)]
+    pub(crate) fn may(&self, i: usize) -> bool {
+        self.queues.get(i).is_none_or(|q| q.spent <= self.limit)
+    }
+
+    /// Queue `i` was polled and had packets that cost `cycles`.
+    #[inline(always)]
+    pub(crate) fn took(&mut self, i: usize, cycles: u64) {
+        if let Some(q) = self.queues.get_mut(i) {
+            // Who had nothing to do earns no claim by it.
+            let before = if q.waits { q.spent } else { q.spent.max(self.least) };
+            *q = Queue { spent: before.saturating_add(cycles), waits: true };
+        }
+    }
+
+    /// Queue `i` was polled and had nothing.
+    #[inline(always)]
+    pub(crate) fn idled(&mut self, i: usize) {
+        if let Some(q) = self.queues.get_mut(i) {
+            q.waits = false;
+        }
+    }
+
+    /// All queues had their chance.
+    pub(crate) fn end_round(&mut self) {
+        match self.queues.iter().filter(|q| q.waits).map(|q| q.spent).min() {
+            Some(least) => {
+                self.least = least;
+                self.limit = least.saturating_add(AHEAD_MAX);
+            }
+            // Nobody waits: what was is forgotten.
+            None if self.limit != u64::MAX => {
+                self.queues.fill(Queue::default());
+                (self.least, self.limit) = (0, u64::MAX);
+            }
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rounds of queues that cost so much for a burst and have packets when `busy` says so; returns
+    /// what was spent on each.
+    fn rounds<const N: usize>(
+        turns: &mut Turns,
+        n: usize,
+        cost: [u64; N],
+        busy: impl Fn(usize, usize) -> bool,
+    ) -> [u64; N] {
+        let mut spent = [0; N];
+        for round in 0..n {
+            for i in 0..N {
+                if !turns.may(i) {
+                    continue;
+                }
+                match busy(round, i) {
+                    true => {
+                        turns.took(i, cost[i]);
+                        spent[i] += cost[i];
+                    }
+                    false => turns.idled(i),
+                }
+            }
+            turns.end_round();
+        }
+        spent
+    }
+
+    #[test]
+    fn dear_packets_buy_no_larger_share() {
+        let mut turns = Turns::new(3);
+        let spent = rounds(&mut turns, 10_000, [4_000, 40_000, 300_000], |_, _| true);
+        let least = *spent.iter().min().expect("three");
+        let most = *spent.iter().max().expect("three");
+        assert!(most - least <= AHEAD_MAX + 300_000, "{spent:?}");
+        assert!(least > 10_000_000, "{spent:?}");
+    }
+
+    #[test]
+    fn a_queue_without_competition_is_polled_in_every_round() {
+        let mut turns = Turns::new(2);
+        let spent = rounds(&mut turns, 1000, [4_000, 40_000], |_, i| i == 1);
+        assert_eq!(spent, [0, 40_000_000]);
+        // A partner that has a few packets now and then takes no more than a round.
+        let spent = rounds(&mut turns, 1000, [100, 40_000], |round, i| i == 1 || round % 2 == 0);
+        assert_eq!(spent, [50_000, 40_000_000]);
+    }
+
+    #[test]
+    fn idleness_earns_nothing() {
+        let mut turns = Turns::new(2);
+        rounds(&mut turns, 1000, [4_000, 40_000], |_, i| i == 1);
+        let spent = rounds(&mut turns, 1000, [4_000, 40_000], |_, _| true);
+        assert!(spent[1] + AHEAD_MAX + 40_000 >= spent[0], "{spent:?}");
+        assert!(spent[0] + AHEAD_MAX + 40_000 >= spent[1], "{spent:?}");
+    }
+}
