@@ -93,12 +93,12 @@ fn known_differences_are_as_listed() {
         let scenario = Scenario {
             seed: 0,
             groups: Vec::new(),
-            flows: known.flows.iter().map(|f| (*f).to_owned()).collect(),
+            flows: (1..).zip(known.flows).map(|(i, f)| format!("cookie={i},{f}")).collect(),
             changes: Vec::new(),
             stateful: false,
             inputs: vec![Input { port: 0, frame: bytes(known.packet) }],
         };
-        let only = |frame: &str| vec![Outputs::from([(1, vec![bytes(frame)])])];
+        let only = |frames: &str| vec![Outputs::from([(1, frames.split(' ').map(bytes).collect())])];
         let theirs = bench.ovs().and_then(|ovs| ovs.run(&scenario)).expect(known.why);
         let ours = ours::Ours::load(&scenario).and_then(|o| o.run(&scenario)).expect(known.why);
         let (theirs, ours, met) = (show(&theirs.outputs), show(&ours.outputs), ours.withheld);

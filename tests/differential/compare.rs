@@ -78,8 +78,10 @@ pub fn first(theirs: &Observed, ours: &Observed) -> Option<Difference> {
         let (theirs, ours) = (theirs.learned.clone(), ours.learned.clone());
         return Some(Difference::Learned { theirs, ours });
     }
-    let cookies = theirs.counts.keys().chain(ours.counts.keys());
-    for cookie in cookies {
+    if ours.uncounted {
+        return None;
+    }
+    for cookie in theirs.counts.keys().chain(ours.counts.keys()) {
         let of = |o: &Observed| o.counts.get(cookie).copied().unwrap_or_default();
         let (theirs, ours) = (of(theirs), of(ours));
         if theirs != ours {

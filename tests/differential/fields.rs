@@ -193,7 +193,7 @@ impl Field {
             }
             Kind::Number if rng.chance(50) => 0,
             Kind::Number => rng.familiar(&NUMBERS).into(),
-            Kind::ArpOp => rng.pick(&[1u8, 2, 3, 255]).into(),
+            Kind::ArpOp => rng.pick(&[1u8, 2, 3, 254]).into(),
             Kind::IcmpType => rng.pick(&[8u8, 0, 3]).into(),
             Kind::Icmp6Type => rng.pick(&[128u8, 129, 135, 136]).into(),
         };

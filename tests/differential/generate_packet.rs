@@ -98,7 +98,7 @@ fn arp(rng: &mut Rng) -> Vec<u8> {
     if rng.chance(5) {
         b[rng.below(6)] ^= 1;
     }
-    b.extend(rng.pick(&[1u16, 1, 2, 2, 3, 4, 255, 256, 0]).to_be_bytes());
+    b.extend(rng.pick(&[1u16, 1, 2, 2, 3, 4, 254, 256, 0]).to_be_bytes());
     b.extend(rng.familiar(&MACS));
     b.extend(rng.familiar(&IPV4).to_be_bytes());
     b.extend(rng.familiar(&MACS));

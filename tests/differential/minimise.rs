@@ -111,7 +111,10 @@ fn without_part(text: &str, n: usize) -> Option<String> {
         let from = range.start.saturating_sub(1);
         return Some(format!("{}{}", &text[..from], &text[range.end..]));
     }
-    // The first action has `actions=` before it.
+    // The first action has `actions=` before it; a group has several such lists, and keeps it.
+    if text.contains("bucket=") {
+        return None;
+    }
     let (head, actions) = text.split_once("actions=")?;
     let (_, rest) = actions.split_once(',')?;
     (n == dispensable.len() && !actions.split(',').next()?.contains('('))

@@ -95,6 +95,7 @@ pub struct Ours {
     pub refused: BTreeMap<usize, String>,
     last_cookie: u64,
     withheld: BTreeSet<usize>,
+    uncounted: bool,
     ports: Vec<Arc<Wire>>,
     map: PortMap,
     counters: WalkCounters,
@@ -143,6 +144,7 @@ impl Ours {
             refused,
             last_cookie: scenario.last_cookie(),
             withheld: BTreeSet::new(),
+            uncounted: false,
             ports,
             map,
             counters: WalkCounters::default(),
@@ -179,11 +181,12 @@ impl Ours {
     }
 
     /// True if a packet meets one of the known differences.
-    fn meets_known(&self, input: &Input, scenario: &Scenario) -> bool {
+    fn meets_known(&mut self, input: &Input, scenario: &Scenario) -> bool {
         let mut out = Extracted::default();
         if extract(&input.frame, input.frame.len(), PORTS[input.port].2, &mut out).is_err() {
             return false;
         }
+        self.uncounted |= crate::known::is_uncounted(&out.key);
         let actions = &self.pipeline.translate(&out.key).actions;
         let flows = &scenario.flows;
         crate::known::meets(&Case { frame: &input.frame, key: &out.key, actions, flows })
@@ -288,7 +291,9 @@ impl Ours {
     ) -> Result<Observed> {
         self.forget()?;
         let withheld = std::mem::take(&mut self.withheld);
-        let mut observed = Observed { outputs, refused, withheld, ..Observed::default() };
+        let uncounted = self.uncounted;
+        let mut observed =
+            Observed { outputs, refused, withheld, uncounted, ..Observed::default() };
         let tables = self.pipeline.tables(BRIDGE)?;
         for rule in tables.rules() {
             let counts = observed.counts.entry(rule.cookie).or_insert((0, 0));

@@ -116,7 +116,7 @@ impl Ovs {
 
     /// Sends the packets of the scenario that was loaded last.
     pub fn run_loaded(&mut self, scenario: &Scenario) -> Result<Observed> {
-        let mut outputs = self.send(&scenario.inputs, scenario.stateful)?;
+        let mut outputs = self.send(&scenario.inputs, scenario.alone())?;
         // What is not counted before the changes would be counted for the flows that come with them.
         self.appctl("revalidator/purge", &[])?;
         let mut refused = BTreeMap::new();
@@ -130,7 +130,7 @@ impl Ovs {
         self.add_flows(&[], &[&mark_flow()])?.map_err(anyhow::Error::msg)?;
         self.appctl("revalidator/purge", &[])?;
         if !scenario.changes.is_empty() {
-            outputs.extend(self.send(&scenario.inputs, scenario.stateful)?);
+            outputs.extend(self.send(&scenario.inputs, scenario.alone())?);
             self.appctl("revalidator/purge", &[])?;
         }
         // OpenFlow 1.0 has no words for instructions, and 1.5 has others for what was learned.
@@ -145,7 +145,7 @@ impl Ovs {
         for flow in scenario.flows.iter().chain(&scenario.changes) {
             // Deleted, or written in words of one version that another cannot decode.
             let cookie = number(flow, "cookie=");
-            if !counts.contains_key(&cookie) {
+            if cookie != 0 && !counts.contains_key(&cookie) {
                 counts.extend(self.count(cookie)?.map(|c| (cookie, c)));
             }
         }
@@ -200,6 +200,7 @@ impl Ovs {
         while let Some(first) = rest.first() {
             let n = rest.iter().take(CALL).take_while(|i| i.port == first.port).count();
             let n = if alone { 1 } else { n };
+            // Not what the packets before made of the tables or left in the caches.
             if alone {
                 self.appctl("revalidator/purge", &[])?;
             }
@@ -362,7 +363,7 @@ pub fn own(dump: &str, last: u64) -> Vec<String> {
 /// The number after `word`, 0 if there is none.
 pub fn number(line: &str, word: &str) -> u64 {
     let Some((_, rest)) = line.split_once(word) else { return 0 };
-    let text = rest.split([',', ' ', 's']).next().unwrap_or_default();
+    let text = rest.split([',', ' ', 's', '/', '\n']).next().unwrap_or_default();
     match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).unwrap_or(0),
         None => text.parse().unwrap_or(0),

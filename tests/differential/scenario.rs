@@ -58,9 +58,19 @@ pub struct Observed {
     pub learned: Vec<String>,
     /// Packets, by index, that met a difference listed in `known.rs`.
     pub withheld: BTreeSet<usize>,
+    /// There were packets that OVS does not always count.
+    pub uncounted: bool,
 }
 
 impl Scenario {
+    /// True if OVS is to forget its megaflows after each packet: because packets change the tables, or
+    /// because a part of a label is set, when the megaflow of one packet gives others its TTL and class.
+    pub fn alone(&self) -> bool {
+        let labels = ["->mpls_", "_MPLS_", "set_mpls", "dec_mpls"];
+        let lines = self.flows.iter().chain(&self.groups).chain(&self.changes);
+        self.stateful || lines.into_iter().any(|f| labels.iter().any(|l| f.contains(l)))
+    }
+
     /// Cookies of the scenario's own flows are 1 to this.
     pub fn last_cookie(&self) -> u64 {
         let own = self.flows.iter().chain(&self.changes);

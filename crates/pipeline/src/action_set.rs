@@ -127,7 +127,7 @@ mod tests {
                 "set_field:02:00:00:00:00:09->eth_dst,set_queue:5,set_queue:6,load:7->reg0,dec_ttl,dec_ttl,\
                  push_vlan:0x88a8,push_vlan:0x8100,push_mpls:0x8847,output:2,output:3,strip_vlan",
                 "pop_vlan,push_mpls:0x8847,push_vlan:0x8100,dec_ttl,set_field:02:00:00:00:00:09->eth_dst,\
-                 set_queue:5,set_queue:6,set_field:0x7->reg0,output:3",
+                 set_queue:5,set_queue:6,load:0x7->NXM_NX_REG0[],output:3",
             ),
             ("output:4,group:1,output:3", "group:1"),
             ("resubmit(,1),output:2", "output:2"),

@@ -6,7 +6,9 @@
 use crate::headers::{Headers, is_ip, is_mpls, is_tag, words_mut};
 use crate::tags::Tags;
 use flow::{Action, FlowKey, FlowMask, Mac, Rewrite, Vlan, WORDS, ether_type};
+use std::mem::offset_of;
 use std::sync::LazyLock;
+use zerocopy::IntoBytes;
 use zerocopy::big_endian::{U16, U32};
 
 /// Fields that the datapath can give new values, by layer.
@@ -74,22 +76,58 @@ fn set(h: &mut Headers, layers: &[&FlowKey], out: &mut Vec<Action>) {
     }
     // What was changed and is now to be as it was: that has to be looked at.
     h.depend(&back);
-    let mut mask = FlowMask::empty();
-    let mut value = FlowKey::default();
-    let mut any = 0;
-    for i in 0..WORDS {
+    let mut needed = FlowKey::default();
+    for (i, needed) in words_mut(&mut needed).iter_mut().enumerate() {
         let (is, was) = (h.pkt().words()[i], h.base.key.words()[i]);
         let undecided = known[i] & !(base_known[i] | h.mask_words()[i]);
         let bits = writable[i] & (undecided | (known[i] | base_known[i]) & (is ^ was));
-        words_mut(mask.bits_mut())[i] = bits;
-        words_mut(&mut value)[i] = is & bits;
+        *needed = bits;
         words_mut(&mut h.base.key)[i] = was & !writable[i] | is & writable[i];
         words_mut(&mut h.base.known)[i] = base_known[i] & !writable[i] | known[i] & writable[i];
-        any |= bits;
     }
-    if any != 0 {
-        emit_set(h, value, mask, out);
+    if needed == FlowKey::default() {
+        return;
     }
+    let decided: [u64; WORDS] = std::array::from_fn(|i| writable[i] & (known[i] | base_known[i]));
+    let mask = whole_fields(&needed, &zerocopy::transmute!(decided));
+    let value = mask.apply(h.pkt());
+    emit_set(h, value, mask, out);
+}
+
+/// Where the fields that can be set lie in a key, in bytes.
+static FIELDS: [(usize, usize); 17] = [
+    (offset_of!(FlowKey, dl_dst), 6),
+    (offset_of!(FlowKey, dl_src), 6),
+    (offset_of!(FlowKey, nw_proto), 1),
+    (offset_of!(FlowKey, nw_src), 4),
+    (offset_of!(FlowKey, nw_dst), 4),
+    (offset_of!(FlowKey, tp_src), 2),
+    (offset_of!(FlowKey, tp_dst), 2),
+    (offset_of!(FlowKey, tcp_flags), 2),
+    (offset_of!(FlowKey, nw_tos), 1),
+    (offset_of!(FlowKey, nw_ttl), 1),
+    (offset_of!(FlowKey, ipv6_src), 16),
+    (offset_of!(FlowKey, ipv6_dst), 16),
+    (offset_of!(FlowKey, ipv6_label), 4),
+    (offset_of!(FlowKey, igmp_group), 4),
+    (offset_of!(FlowKey, arp_sha), 6),
+    (offset_of!(FlowKey, arp_tha), 6),
+    (offset_of!(FlowKey, nd_target), 16),
+];
+
+/// A field of which a bit is to be set is set as far as it is decided, which is easier to read than
+/// the bits that differ.
+fn whole_fields(needed: &FlowKey, decided: &FlowKey) -> FlowMask {
+    let mut mask = FlowMask::empty();
+    let (needed, decided) = (needed.as_bytes(), decided.as_bytes());
+    let bytes = mask.bits_mut().as_mut_bytes();
+    for (at, len) in FIELDS {
+        let field = at..at + len;
+        if needed[field.clone()].iter().any(|b| *b != 0) {
+            bytes[field.clone()].copy_from_slice(&decided[field]);
+        }
+    }
+    mask
 }
 
 /// A `Set` with what the datapath needs to know about the packet: its EtherType, and its protocol and

@@ -190,7 +190,11 @@ impl Core {
         }
         let mut changed = Bridge::clone(bridge);
         // A full table learns nothing, as one that refuses a flow mod.
-        if changed.tables.apply(&learned.flow, now_ms).is_ok() {
+        if let Ok(evicted) = changed.tables.apply(&learned.flow, now_ms) {
+            if !evicted.is_empty() {
+                changed.gone(evicted);
+                crate::change::forget_learned(&mut changed);
+            }
             self.put_bridge(control, changed, need == Need::Change);
         }
     }

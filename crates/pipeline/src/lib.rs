@@ -8,10 +8,18 @@
 //! replaces as a whole; only the MAC table of a bridge is behind a lock, held for one lookup.
 //!
 //! On purpose not as OVS:
-//! - A megaflow looks at the VLAN tag only if a flow or NORMAL does; OVS's always does.
+//! - A megaflow looks at the VLAN tag only if a flow or NORMAL does, and at fields that are written only
+//!   if something else looks at them; OVS's always do. Masks that OVS gets wrong are right here (the
+//!   priority of VLAN 0 under NORMAL, labels that are put back after a bucket popped them).
 //! - `dl_vlan` and `dl_vlan_pcp` beyond their range are refused; OVS drops the excess bits.
-//! - NORMAL leaves a priority tag (VLAN 0, priority 0) on the frame; OVS removes it.
 //! - An address seen on a new port moves there only if that sight is not older than the last one.
+//! - Two VLAN tags are read. A third one pushed drops the packet, where OVS loses count of them.
+//! - A select group without fields hashes both ends' addresses and ports here; OVS has the datapath hash
+//!   and looks the packet up again. Which bucket or link a packet gets is not the same.
+//! - What follows `check_pkt_larger` in its list is run for both answers, each with the action set as it
+//!   was; OVS runs the action set twice for the larger packets.
+//! - Nested lists of actions end at 512, OVS's at 64 turns through the same or earlier tables only.
+//! - A table miss drops. Packets for controllers that `pause` go on at once.
 #![forbid(unsafe_code)]
 
 mod action_set;
@@ -36,6 +44,7 @@ mod pipeline;
 mod port;
 mod rewrite;
 mod spread;
+mod tagging;
 mod tags;
 mod trace;
 mod trace_command;

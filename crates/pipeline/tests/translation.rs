@@ -414,3 +414,48 @@ fn writing_is_not_looking() {
         assert!(!t.actions.is_empty());
     }
 }
+
+/// Two tags: OVS, told to read two, does the same but for `push_vlan`, where it loses the inner one.
+#[test]
+fn two_tags() {
+    let p = switch(3);
+    let mut qinq = key("in_port=1,tcp,dl_vlan=7,dl_vlan_pcp=3,tp_dst=80");
+    qinq.vlan[0].tpid = U16::new(0x88a8);
+    (qinq.vlan[1].tpid, qinq.vlan[1].tci) = (U16::new(0x8100), U16::new(0x3008));
+    // Bits that are looked at of the outer and the inner tag's control information.
+    for (flow, actions, outer, inner) in [
+        ("actions=strip_vlan,2,strip_vlan,3", "pop_vlan,2,pop_vlan,3", 0x1000, 0x1000),
+        (
+            "actions=clone(strip_vlan,2),3",
+            "pop_vlan,2,push_vlan(tpid=0x88a8,vid=7,pcp=3),3",
+            0xffff,
+            0,
+        ),
+        ("actions=push_vlan:0x8100,2", "push_vlan(vid=0,pcp=0),2", 0, 0),
+        (
+            "actions=push_vlan:0x8100,strip_vlan,resubmit(,1);table=1,actions=strip_vlan,2",
+            "pop_vlan,2",
+            0x1000,
+            0,
+        ),
+        (
+            "actions=strip_vlan,mod_vlan_vid:9,2",
+            "pop_vlan,pop_vlan,push_vlan(vid=9,pcp=1),2",
+            0x1000,
+            0xf000,
+        ),
+        (
+            "actions=strip_vlan,resubmit(,1);table=1,dl_vlan=8,actions=2",
+            "pop_vlan,2",
+            0x1000,
+            0x1fff,
+        ),
+        ("dl_vlan=7,actions=resubmit(,1);table=1,dl_vlan=8,actions=2", "drop", 0x1fff, 0),
+    ] {
+        set_flows(&p, &flow.replace(';', "\n"));
+        let t = p.translate(&qinq);
+        assert_eq!(flow::odp::format_actions(&t.actions, &flow::odp::number), actions, "{flow}");
+        let seen = t.mask.bits().vlan.map(|tag| tag.tci.get());
+        assert_eq!(seen, [outer, inner], "{flow}");
+    }
+}

@@ -196,7 +196,9 @@ fn packets_for_controllers_can_be_read() {
     }
     let text = d.appctl("ofproto/packet-ins br0 1");
     assert!(
-        text.contains("total_len=42 in_port=1 (via packet_out) data_len=20 (unbuffered) (***total_len"),
+        text.contains(
+            "total_len=42 in_port=1 (via packet_out) data_len=20 (unbuffered) (***total_len"
+        ),
         "{text}"
     );
     assert!(
@@ -374,4 +376,33 @@ fn megaflows_can_be_filtered() {
         (d.appctl("ofproto/list"), d.appctl("dpctl/dump-dps")),
         ("br0\n".into(), "netdev@ovs-netdev\n".into())
     );
+}
+
+/// Links that come up reach the groups that watch them.
+#[test]
+fn fast_failover_follows_links() {
+    let d = with_ports(&["p1", "p2", "p3"]);
+    let (mut one, mut three) = (guest(&d, "p1"), guest(&d, "p3"));
+    let group = "group_id=1,type=ff,bucket=watch_port:2,output:2,bucket=watch_port:3,output:3";
+    done(&d, &format!("add-group br0 {group}"), "");
+    done(&d, "replace-flows br0 -", "in_port=1,actions=group:1\n");
+    assert_eq!(one.tx(0, &[&bytes(UDP)]).expect("sent"), 1);
+    assert_eq!(receive(&mut three), bytes(UDP), "port 2 has no guest");
+    let mut two = guest(&d, "p2");
+    let mut frames = 0;
+    wait_for("the frame at port 2", || {
+        // The link is told a moment after the guest is there.
+        one.tx(0, &[&bytes(UDP)]).expect("the device follows the rules");
+        two.rx(0, 16, |_, _| frames += 1).expect("the device follows the rules");
+        (frames > 0).then_some(())
+    });
+    drop(two);
+    d.wait_column("p2", "link_state", "down");
+    while three.rx(0, 256, |_, _| ()).expect("the device follows the rules") > 0 {}
+    wait_for("the frame at port 3 again", || {
+        one.tx(0, &[&bytes(UDP)]).expect("the device follows the rules");
+        let mut frames = 0;
+        three.rx(0, 256, |_, _| frames += 1).expect("the device follows the rules");
+        (frames > 0).then_some(())
+    });
 }

@@ -1,6 +1,7 @@
 //! What is said of a text that is wrong: the reason in the words of `ovs-ofctl`, then the line with
 //! a mark under the part that is meant.
 
+use super::hint::hint;
 use openflow::ParseError;
 
 /// Longest part of a line that is shown; more does not fit a terminal's line.
@@ -27,7 +28,7 @@ impl Origin<'_> {
 /// What is wrong with `text`, a line of `origin`.
 pub(super) fn parse_error(origin: Origin<'_>, text: &str, error: ParseError) -> String {
     let error = error.locate(text);
-    let mut out = origin.prefix() + &error.reason;
+    let mut out = origin.prefix() + &error.reason + &hint(&error.reason);
     if let Some(at) = error.at {
         let width = error.word.chars().count().max(1);
         out += &marked(text, at - 1, width);

@@ -5,6 +5,7 @@ mod diff;
 mod explain;
 mod flows;
 mod groups;
+mod hint;
 mod lines;
 mod meters;
 mod names;
@@ -93,7 +94,7 @@ const OF_BRIDGE: &[Row] = &[
     ("dump-flows", "[--names] [--no-stats] [--sort[=field]] bridge [flow]", 1..=2, flows::dump),
     ("dump-aggregate", "bridge [flow]", 1..=2, flows::aggregate),
     ("dump-tables", "bridge", 1..=1, flows::tables),
-    ("dump-table-features", "bridge", 1..=1, |_| later("dump-table-features", "OpenFlow 1.3")),
+    ("dump-table-features", "bridge", 1..=1, |_| later("OpenFlow 1.3")),
     ("dump-table-desc", "bridge", 1..=1, flows::table_desc),
     ("mod-table", "bridge table setting", 3..=3, flows::mod_table),
     ("add-group", "bridge group", 2..=2, groups::add),
@@ -120,17 +121,17 @@ const OF_BRIDGE: &[Row] = &[
     ("dump-ports", "bridge [port]", 1..=2, ports::stats),
     ("dump-ports-desc", "bridge [port]", 1..=2, ports::dump_desc),
     ("mod-port", "bridge port action", 3..=3, ports::modify),
-    ("queue-stats", "bridge [port [queue]]", 1..=3, |_| later("queue-stats", "quality of service")),
-    ("queue-get-config", "bridge [port [queue]]", 1..=3, |_| later("queue-get-config", "quality of service")),
+    ("queue-stats", "bridge [port [queue]]", 1..=3, |_| later("quality of service")),
+    ("queue-get-config", "bridge [port [queue]]", 1..=3, |_| later("quality of service")),
     ("get-frags", "bridge", 1..=1, |_| Ok("normal\n".to_owned())),
     ("set-frags", "bridge mode", 2..=2, set_frags),
-    ("add-tlv-map", "bridge map", 2..=2, |_| later("add-tlv-map", "tunnels")),
-    ("del-tlv-map", "bridge [map]", 1..=2, |_| later("del-tlv-map", "tunnels")),
-    ("dump-tlv-map", "bridge", 1..=1, |_| later("dump-tlv-map", "tunnels")),
-    ("ct-flush", "bridge [arg]...", 1..=4, |_| later("ct-flush", "connection tracking")),
-    ("ct-flush-zone", "bridge zone", 2..=2, |_| later("ct-flush-zone", "connection tracking")),
-    ("monitor", "bridge [arg]...", 1..=OPTIONS_MAX, |c| follow(c, "monitor")),
-    ("snoop", "bridge", 1..=1, |c| follow(c, "snoop")),
+    ("add-tlv-map", "bridge map", 2..=2, |_| later("tunnels")),
+    ("del-tlv-map", "bridge [map]", 1..=2, |_| later("tunnels")),
+    ("dump-tlv-map", "bridge", 1..=1, |_| later("tunnels")),
+    ("ct-flush", "bridge [arg]...", 1..=4, |_| later("connection tracking")),
+    ("ct-flush-zone", "bridge zone", 2..=2, |_| later("connection tracking")),
+    ("monitor", "bridge [arg]...", 1..=OPTIONS_MAX, follow),
+    ("snoop", "bridge", 1..=1, follow),
 ];
 
 pub(super) fn add(c: &mut Commands, switch: &Shared) {
@@ -163,14 +164,14 @@ fn check_count(name: &str, args: &RangeInclusive<usize>, given: usize) -> Result
 }
 
 /// What comes with a later step.
-fn later(name: &str, with: &str) -> Answer {
-    Err(format!("{name} is not possible yet: it comes with {with}"))
+fn later(with: &str) -> Answer {
+    Err(format!("this is not possible yet: it comes with {with}"))
 }
 
-fn follow(call: &Call<'_>, name: &str) -> Answer {
+fn follow(call: &Call<'_>) -> Answer {
     let bridge = call.bridge();
     Err(format!(
-        "{name} is not possible yet: it comes with OpenFlow; until then \"ofproto/packet-ins \
+        "this is not possible yet: it comes with OpenFlow; until then \"ofproto/packet-ins \
          {bridge}\" prints what controllers would get"
     ))
 }
