@@ -4,7 +4,8 @@
 use crate::budget::Budget;
 use crate::megaflow::Megaflow;
 use flow::{Extracted, FlowKey, FlowMask, HOT_WORDS, WORDS};
-use packet::arch::{HashKey, hash_more, hash6};
+use packet::BURST;
+use packet::arch::{HashKey, hash_more, hash6, prefetch_read};
 
 /// Masks of one port's flows: what a packet of it is searched for under, at most, but for one more that
 /// takes the flows beyond, each with all its bits. Real pipelines have some tens in all.
@@ -66,6 +67,19 @@ impl Subtable {
             *r = words[HOT_WORDS + i] & self.words[HOT_WORDS + i];
         }
         hash_more(hash, &rest, secret)
+    }
+
+    /// Fetches the slot that a flow with this hash has if it has its own.
+    #[inline(always)]
+    fn prefetch(&self, hash: u32) {
+        prefetch_read((&raw const self.slots[hash as usize & (self.slots.len() - 1)]).cast());
+    }
+
+    /// The flow in that slot, if its hash is this.
+    #[inline(always)]
+    fn first(&self, hash: u32) -> Option<u32> {
+        let (h, flow) = self.slots[hash as usize & (self.slots.len() - 1)];
+        (h == hash && flow < GONE).then_some(flow)
     }
 
     #[inline(always)]
@@ -138,6 +152,44 @@ impl Subtable {
     }
 }
 
+/// Packets of a burst, by index, that have no flow yet.
+pub(crate) struct Waiting {
+    list: [u8; BURST],
+    count: usize,
+}
+
+impl Waiting {
+    pub(crate) fn new() -> Waiting {
+        Waiting { list: [0; BURST], count: 0 }
+    }
+
+    /// Adds a packet; there are never more than a burst has.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, i: usize) {
+        self.list[self.count] = i as u8;
+        self.count += 1;
+    }
+
+    #[inline(always)]
+    pub(crate) fn list(&self) -> &[u8] {
+        &self.list[..self.count]
+    }
+
+    /// Keeps the packets for which `keep`, told the place in the list and the packet, says so.
+    #[inline(always)]
+    fn retain(&mut self, mut keep: impl FnMut(usize, usize) -> bool) {
+        let mut kept = 0;
+        for at in 0..self.count {
+            let i = self.list[at];
+            if keep(at, i.into()) {
+                self.list[kept] = i;
+                kept += 1;
+            }
+        }
+        self.count = kept;
+    }
+}
+
 /// The flows of packets from one port, by mask.
 #[derive(Default)]
 struct PortFlows {
@@ -176,25 +228,53 @@ impl Classifier {
         &mut self.port(in_port).budget
     }
 
-    /// The flow of a packet, and how many subtables were searched. Masks never overlap in what they
-    /// say of a packet, so the first hit is the answer.
+    /// Looks for the flows of packets of one burst, which all came in by one port. Those that have one
+    /// are told to `found` and taken from `waiting`. Returns how many subtables were searched for them.
+    ///
+    /// Masks never overlap in what they say of a packet, so the first hit is the answer. For each
+    /// subtable, all hashes are made first, then all slots read, then all flows, so that the packets
+    /// wait for memory together.
     #[inline]
     pub(crate) fn find(
         &mut self,
-        packet: &Extracted,
-        mut is_right: impl FnMut(u32) -> bool,
-    ) -> (Option<u32>, usize) {
-        let Some(port) = self.ports.get_mut(Self::place(packet.key.in_port)) else {
-            return (None, 0);
+        packets: &[Extracted; BURST],
+        waiting: &mut Waiting,
+        fetch: impl Fn(u32),
+        is_right: impl Fn(u32, usize) -> bool,
+        mut found: impl FnMut(usize, u32),
+    ) -> usize {
+        let Some(&first) = waiting.list().first() else { return 0 };
+        let Some(port) = self.ports.get_mut(Self::place(packets[usize::from(first)].key.in_port))
+        else {
+            return 0;
         };
-        for (i, t) in port.subtables.iter_mut().enumerate() {
-            let hash = t.hash(&packet.key, &self.secret);
-            if let Some(flow) = t.find(hash, &mut is_right) {
-                t.hits += 1;
-                return (Some(flow), i + 1);
+        let (mut hashes, mut searched) = ([0; BURST], 0);
+        for (rank, t) in port.subtables.iter_mut().enumerate() {
+            for (hash, i) in hashes.iter_mut().zip(waiting.list()) {
+                *hash = t.hash(&packets[usize::from(*i)].key, &self.secret);
+                t.prefetch(*hash);
+            }
+            for hash in &hashes[..waiting.list().len()] {
+                if let Some(flow) = t.first(*hash) {
+                    fetch(flow);
+                }
+            }
+            let before = waiting.list().len();
+            waiting.retain(|at, i| match t.find(hashes[at], |f| is_right(f, i)) {
+                Some(flow) => {
+                    found(i, flow);
+                    false
+                }
+                None => true,
+            });
+            let hits = before - waiting.list().len();
+            t.hits += hits as u64;
+            searched += hits * (rank + 1);
+            if waiting.list().is_empty() {
+                break;
             }
         }
-        (None, port.subtables.len())
+        searched
     }
 
     /// The mask to keep a flow with that is right with `mask`: the same if the port has it or may have

@@ -4,6 +4,7 @@
 use flow::{
     Action, DpPort, Effects, Extracted, FlowKey, FlowMask, HOT_WORDS, Seen, Translation, WORDS,
 };
+use packet::arch::prefetch_read;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,51 +33,66 @@ pub struct FlowStats {
     pub tcp_flags: u16,
 }
 
+/// Words of a key that only long packets have.
+const REST: usize = WORDS - HOT_WORDS;
+
 /// A cached decision. Its thread matches packets against it and counts; the revalidator reads the
 /// counts and ends it.
+///
+/// A packet without IPv6, ARP or MPLS touches the first three cache lines and no more.
 #[repr(C, align(64))]
 pub struct Megaflow {
-    mask: [u64; WORDS],
-    key: [u64; WORDS],
+    mask: [u64; HOT_WORDS],
     dead: AtomicBool,
     hot_only: bool,
-    state: AtomicU8,
     plain: bool,
+    state: AtomicU8,
     tcp_flags: AtomicU16,
-    /// What to do with its packets.
-    pub actions: Box<[Action]>,
+    used_ms: AtomicU64,
+    // The second line.
+    key: [u64; HOT_WORDS],
     outputs: Box<[DpPort]>,
+    // The third.
     packets: AtomicU64,
     bytes: AtomicU64,
-    used_ms: AtomicU64,
-    /// When it was made.
-    pub created_ms: u64,
+    /// What to do with its packets.
+    pub actions: Box<[Action]>,
     /// The pipeline's generation that it is known to be right for.
     checked: AtomicU64,
+    /// When it was made.
+    pub created_ms: u64,
+    mask_rest: [u64; REST],
+    key_rest: [u64; REST],
     /// The packet that made it.
     pub origin: FlowKey,
     /// What its packets cause, and how many were told so far.
     effects: Mutex<(Arc<dyn Effects>, FlowStats)>,
-    /// The same as `mask`, as a key.
+    /// Both parts of its mask.
     pub wildcards: FlowMask,
 }
 
+const _: () = assert!(std::mem::offset_of!(Megaflow, key) == 64);
+const _: () = assert!(std::mem::offset_of!(Megaflow, packets) == 128);
+
 impl Megaflow {
-    /// A megaflow for packets like `key`, made for one of `bytes` bytes, which was told to the
-    /// answer's effects. `generation` is the pipeline's from before it was asked.
+    /// A megaflow for packets like `key`. `told` is what the answer's effects were told already of
+    /// packets that it will count. `generation` is the pipeline's from before it was asked.
     pub fn new(
         key: &FlowKey,
-        bytes: u64,
+        told: Seen,
         answer: Translation,
         generation: u64,
         now_ms: u64,
     ) -> Megaflow {
         let Translation { mask, actions, effects } = answer;
         let (outputs, plain) = plain_outputs(&actions);
-        let told = FlowStats { packets: 1, bytes, ..FlowStats::default() };
+        let told = FlowStats { packets: told.packets, bytes: told.bytes, ..FlowStats::default() };
+        let (masked, (hot, rest)) = (mask.apply(key), halves(mask.bits()));
         Megaflow {
-            mask: *mask.bits().words(),
-            key: *mask.apply(key).words(),
+            mask: hot,
+            mask_rest: rest,
+            key: halves(&masked).0,
+            key_rest: halves(&masked).1,
             dead: AtomicBool::new(false),
             hot_only: mask.is_hot_only(),
             state: AtomicU8::new(FlowState::Live as u8),
@@ -104,11 +120,19 @@ impl Megaflow {
             differ |= (word & self.mask[i]) ^ self.key[i];
         }
         if !self.hot_only {
-            for (i, word) in words.iter().enumerate().skip(HOT_WORDS) {
-                differ |= (word & self.mask[i]) ^ self.key[i];
+            for (i, word) in words[HOT_WORDS..].iter().enumerate() {
+                differ |= (word & self.mask_rest[i]) ^ self.key_rest[i];
             }
         }
         differ == 0 && !self.dead.load(Relaxed)
+    }
+
+    /// Fetches what a packet touches into the cache.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        prefetch_read((&raw const self.mask).cast());
+        prefetch_read((&raw const self.key).cast());
+        prefetch_read((&raw const self.packets).cast());
     }
 
     /// The ports that packets go to, if that is all there is to do.
@@ -222,6 +246,12 @@ fn plain_outputs(actions: &[Action]) -> (Box<[DpPort]>, bool) {
         Some(ports) => (ports.into(), true),
         None => (Box::default(), false),
     }
+}
+
+/// The hot words of a key, and the others.
+fn halves(key: &FlowKey) -> ([u64; HOT_WORDS], [u64; REST]) {
+    let words = key.words();
+    (*key.hot(), std::array::from_fn(|i| words[HOT_WORDS + i]))
 }
 
 /// All megaflows of one thread: appended to by the thread on a miss, swept by the revalidator.

@@ -3,12 +3,14 @@
 use crate::budget::Company;
 use crate::cache::Cache;
 use crate::check::Check;
-use crate::classifier::Classifier;
+use crate::classifier::{Classifier, Waiting};
 use crate::execute::{Depth, Set};
 use crate::megaflow::{FlowState, Megaflow, Registry};
 use crate::output::{Outputs, Sender};
 use crate::{PortMap, PuntQueue, WalkCounters};
-use flow::{Action, DpPort, Extracted, FlowKey, Need, Seen, Translate, extract, ip_proto};
+use flow::{
+    Action, DpPort, Extracted, FlowKey, Need, Seen, Translate, Translation, extract, ip_proto,
+};
 use packet::arch::{HashKey, hash_more, hash6};
 use packet::{BURST, Burst, BurstBuf, DropReason, Saved};
 use port::Port;
@@ -228,7 +230,7 @@ impl State {
         packets: impl Iterator<Item = usize>,
         c: &Context<'_>,
     ) -> usize {
-        let (mut hits, mut misses) = (0, 0);
+        let (mut hits, mut waiting) = (0, Waiting::new());
         for i in packets {
             let packet = &self.packets[i];
             let right = |f: u32| is_right(&self.flows, f, packet);
@@ -238,29 +240,38 @@ impl State {
                     self.flow_of[i] = flow;
                     hits += 1;
                 }
-                None => {
-                    self.flow_of[i] = self.classify(i, c);
-                    misses += usize::from(self.flow_of[i] == MISS);
-                }
+                None => waiting.push(i),
             }
         }
         c.counters.emc_hits.add(hits);
-        misses
+        if waiting.list().is_empty() { 0 } else { self.classify(waiting, c) }
     }
 
-    /// Looks for packet `i` among the megaflows and remembers what was found.
+    /// Looks for these packets among the megaflows and remembers what was found; returns how many were
+    /// not.
     #[inline(never)]
-    fn classify(&mut self, i: usize, c: &Context<'_>) -> u32 {
-        let packet = &self.packets[i];
-        let (found, searched) = self.classifier.find(packet, |f| is_right(&self.flows, f, packet));
-        let Some(flow) = found else { return MISS };
-        c.counters.megaflow_hits.add(1);
-        c.counters.subtable_lookups.add(searched as u64);
-        let flows = &self.flows;
-        if c.exact_match {
-            self.cache.insert(self.hashes[i], flow, |f| is_gone(flows, f));
+    fn classify(&mut self, mut waiting: Waiting, c: &Context<'_>) -> usize {
+        let State { packets, flows, flow_of, cache, hashes, .. } = self;
+        for i in waiting.list() {
+            flow_of[usize::from(*i)] = MISS;
         }
-        flow
+        let before = waiting.list().len();
+        let fetch = |f: u32| {
+            if let Some(Some(flow)) = flows.get(f as usize) {
+                flow.prefetch();
+            }
+        };
+        let right = |f: u32, i: usize| is_right(flows, f, &packets[i]);
+        let searched = self.classifier.find(packets, &mut waiting, fetch, right, |i, flow| {
+            flow_of[i] = flow;
+            if c.exact_match {
+                cache.insert(hashes[i], flow, |f| is_gone(flows, f));
+            }
+        });
+        let misses = waiting.list().len();
+        c.counters.megaflow_hits.add((before - misses) as u64);
+        c.counters.subtable_lookups.add(searched as u64);
+        misses
     }
 
     /// Asks the pipeline about all packets of `set` without a flow.
@@ -271,8 +282,9 @@ impl State {
                 continue;
             }
             // An earlier packet of this burst may have brought the flow in.
-            self.flow_of[i] = self.classify(i, c);
-            if self.flow_of[i] != MISS {
+            let mut alone = Waiting::new();
+            alone.push(i);
+            if self.classify(alone, c) == 0 {
                 continue;
             }
             let key = &self.packets[i].key;
@@ -283,20 +295,53 @@ impl State {
                 continue;
             }
             c.counters.upcalls.add(1);
-            let bytes = burst.packets()[i].len() as u64;
-            let mut generation = c.translate.generation();
-            let mut answer = c.translate.translate(key);
-            let tcp_flags = tcp_flags(key);
-            answer.effects.apply(&Seen { packets: 1, bytes, tcp_flags, now_ms: c.now_ms });
-            // The packet itself may have changed the answer: it taught the switch where its sender is.
-            if generation != c.translate.generation() {
-                generation = c.translate.generation();
-                answer = c.translate.translate(key);
-            }
-            answer.mask = self.classifier.mask(in_port, &answer.mask);
-            let flow = Arc::new(Megaflow::new(key, bytes, answer, generation, c.now_ms));
-            self.flow_of[i] = self.install(flow, i, c);
+            self.flow_of[i] = self.ask(i, burst.packets()[i].len() as u64, c);
         }
+    }
+
+    /// Asks the pipeline about packet `i` and keeps the answer; returns the flow's number.
+    fn ask(&mut self, i: usize, bytes: u64, c: &Context<'_>) -> u32 {
+        let key = &self.packets[i].key;
+        let generation = c.translate.generation();
+        let answer = c.translate.translate(key);
+        let seen = Seen { packets: 1, bytes, tcp_flags: tcp_flags(key), now_ms: c.now_ms };
+        answer.effects.apply(&seen);
+        let now = c.translate.generation();
+        if now == generation {
+            let flow = self.megaflow(i, answer, seen, generation, c);
+            return self.install(flow, i, c);
+        }
+        // The packet itself may have changed the answer: it taught the switch where its sender is, or
+        // a flow. That is for those after it; this one goes by what was before, as in OVS.
+        let fresh = c.translate.translate(key);
+        if fresh.actions == answer.actions {
+            let flow = self.megaflow(i, fresh, seen, now, c);
+            return self.install(flow, i, c);
+        }
+        let later = self.megaflow(i, fresh, Seen::default(), now, c);
+        self.install(later, i, c);
+        let flow = self.megaflow(i, answer, seen, generation, c);
+        self.pass(flow)
+    }
+
+    /// A megaflow for packets like packet `i`, with what its effects were told already.
+    fn megaflow(
+        &mut self,
+        i: usize,
+        mut answer: Translation,
+        told: Seen,
+        generation: u64,
+        c: &Context<'_>,
+    ) -> Arc<Megaflow> {
+        let key = &self.packets[i].key;
+        answer.mask = self.classifier.mask(key.in_port, &answer.mask);
+        Arc::new(Megaflow::new(key, told, answer, generation, c.now_ms))
+    }
+
+    /// Uses a flow for this burst only.
+    fn pass(&mut self, flow: Arc<Megaflow>) -> u32 {
+        self.passing.push(flow);
+        PASSING | (self.passing.len() - 1) as u32
     }
 
     fn install(&mut self, flow: Arc<Megaflow>, i: usize, c: &Context<'_>) -> u32 {
@@ -306,8 +351,7 @@ impl State {
         let room = budget.allows_flow(total, c.flow_limit);
         if !room || !self.classifier.insert(&flow, index) {
             c.counters.upcalls_not_installed.add(1);
-            self.passing.push(flow);
-            return PASSING | (self.passing.len() - 1) as u32;
+            return self.pass(flow);
         }
         self.free.pop();
         self.registry.add(flow.clone());

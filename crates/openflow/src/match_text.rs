@@ -207,6 +207,16 @@ fn check(m: &Match) -> Result<(), String> {
     if m.value.packet_type.get() != 0 && (ethernet || tagged) {
         return Err("OFPBMC_BAD_PREREQ: a packet of another type has no Ethernet fields".to_owned());
     }
+    let transports = [ip_proto::TCP, ip_proto::UDP, ip_proto::SCTP];
+    let fields = [fld::TCP_SRC, fld::TCP_DST, fld::TCP_FLAGS];
+    let later = m.value.pkt.nw_frag & p.nw_frag & flow::FRAG_LATER != 0;
+    if later
+        && transports.contains(&m.value.pkt.nw_proto)
+        && fields.iter().any(|f| f.get(mask) != 0)
+    {
+        let why = "OFPBMC_BAD_PREREQ: later fragments have no ports and no TCP flags";
+        return Err(why.to_owned());
+    }
     check_connection(m)
 }
 

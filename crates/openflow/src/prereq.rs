@@ -48,7 +48,8 @@ fn has_transport(key: &FullKey, proto: u8) -> bool {
 }
 
 fn is_icmp(key: &FullKey, dl_type: u16, proto: u8) -> bool {
-    ether_type_of(key) == dl_type && has_transport(key, proto)
+    // Of ICMP, OVS does not ask whether its header is there.
+    ether_type_of(key) == dl_type && key.pkt.nw_proto == proto
 }
 
 /// True for ICMPv6 of one of two types with code 0.
@@ -124,7 +125,9 @@ impl Field {
             return;
         }
         m.pkt.nw_proto = u8::MAX;
-        m.pkt.nw_frag |= FRAG_LATER;
+        if matches!(self.prereq, Prereq::Tcp | Prereq::Udp | Prereq::Sctp) {
+            m.pkt.nw_frag |= FRAG_LATER;
+        }
         if matches!(self.prereq, Prereq::Nd | Prereq::NdSolicit | Prereq::NdAdvert) {
             (m.pkt.tp_src, m.pkt.tp_dst) = (u16::MAX.into(), u16::MAX.into());
         }

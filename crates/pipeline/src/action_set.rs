@@ -31,6 +31,32 @@ fn destination(action: &Action) -> Option<usize> {
 }
 const DESTINATIONS: usize = 4;
 
+/// True for actions that give something a value, which are run in the order in which they were written.
+fn sets(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::SetField { .. }
+            | Action::Load { .. }
+            | Action::Move { .. }
+            | Action::SetVlanVid(_)
+            | Action::SetVlanPcp(_)
+            | Action::SetEthSrc(_)
+            | Action::SetEthDst(_)
+            | Action::SetIpv4Src(_)
+            | Action::SetIpv4Dst(_)
+            | Action::SetIpDscp(_)
+            | Action::SetIpEcn(_)
+            | Action::SetIpTtl(_)
+            | Action::SetTpSrc(_)
+            | Action::SetTpDst(_)
+            | Action::SetMplsLabel(_)
+            | Action::SetMplsTc(_)
+            | Action::SetMplsTtl(_)
+            | Action::SetTunnel { .. }
+            | Action::SetQueue(_)
+    )
+}
+
 /// An action set in the order in which it is run; nothing if the packet would go nowhere.
 pub(crate) fn in_order(set: &[Action]) -> Vec<&Action> {
     let mut slots = [None; SLOTS];
@@ -40,8 +66,9 @@ pub(crate) fn in_order(set: &[Action]) -> Vec<&Action> {
         match (slot(action), destination(action), action) {
             (Some(n), ..) => slots[n] = Some(action),
             (_, Some(n), _) => destinations[n] = Some(action),
-            (_, _, Action::Enqueue { .. } | Action::OutputField { .. } | Action::Bundle(_)) => {}
-            _ => others.push(action),
+            _ if sets(action) => others.push(action),
+            // No action of a set; a group's bucket may have it nevertheless, to no effect (OVS).
+            _ => {}
         }
     }
     match destinations.into_iter().flatten().next() {
@@ -131,6 +158,7 @@ mod tests {
             ),
             ("output:4,group:1,output:3", "group:1"),
             ("resubmit(,1),output:2", "output:2"),
+            ("clone(output:5),note:01,push:reg0,pop:reg1,set_queue:3,pop_queue,output:2", "set_queue:3,output:2"),
             ("resubmit(,1),dec_ttl", "dec_ttl,resubmit(,1)"),
         ] {
             assert_eq!(ordered(set), run, "{set}");

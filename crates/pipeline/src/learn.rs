@@ -44,9 +44,9 @@ impl Learned {
         tables.select(&self.flow).first().copied()
     }
 
-    /// True if the limit lets the flow be there.
+    /// True if the limit lets the flow be learned, in the place of one with the same match as well (OVS).
     fn has_room(&self, tables: &Tables) -> bool {
-        if self.limit == 0 || self.existing(tables).is_some() {
+        if self.limit == 0 {
             return true;
         }
         let cookie = self.flow.new_cookie.unwrap_or(0);

@@ -97,6 +97,10 @@ impl Walk<'_> {
         // The lock is let go before anything else is done.
         let found = self.bridge.fdb.lock().lookup(Address { vlan, mac: dst });
         match found {
+            // It is known from this very packet by now, as in OVS.
+            None if src == dst && from.is_some() => {
+                self.detail("learned port is input port, dropping");
+            }
             None => {
                 self.detail("no learned MAC for destination, flooding");
                 self.forward(None);

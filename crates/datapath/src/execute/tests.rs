@@ -98,7 +98,12 @@ impl Outcome {
                     }
                 }
                 Action::CheckLen { limit, greater, less_equal } => {
-                    let long = frame.len() > usize::from(*limit);
+                    // Padding behind an IP packet does not count.
+                    let end = match flow::locate(frame, frame.len()).0.end {
+                        0 => frame.len(),
+                        end => end.min(frame.len()),
+                    };
+                    let long = end > usize::from(*limit);
                     let list = if long { greater } else { less_equal };
                     self.run(p, &mut frame.clone(), list, in_port, left);
                 }

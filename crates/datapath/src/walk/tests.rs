@@ -218,3 +218,51 @@ proptest! {
         }
     }
 }
+
+/// Sends to port 2, until a packet was seen; then to port 3.
+#[derive(Default)]
+struct Teaching(Arc<Taught>);
+#[derive(Default)]
+struct Taught {
+    generation: AtomicU64,
+    packets: AtomicU64,
+}
+impl Effects for Taught {
+    fn apply(&self, seen: &Seen) {
+        self.generation.store(1, Relaxed);
+        self.packets.fetch_add(seen.packets, Relaxed);
+    }
+}
+impl Translate for Teaching {
+    fn translate(&self, _: &FlowKey) -> Translation {
+        let to = if self.generation() == 0 { 2 } else { 3 };
+        let actions = vec![Action::Output(DpPort(to))];
+        Translation { mask: FlowMask::default(), actions, effects: self.0.clone() }
+    }
+    fn generation(&self) -> u64 {
+        self.0.generation.load(Relaxed)
+    }
+}
+
+#[test]
+fn what_a_packet_teaches_is_for_those_after_it() {
+    let mut b = Bench::new(false);
+    let pipeline = Teaching::default();
+    for n in 0..3 {
+        b.ports[1].push(&frame(2, n));
+    }
+    let c = Context {
+        ports: &b.map,
+        translate: &pipeline,
+        counters: &b.counters,
+        punts: &b.punts,
+        thread: 0,
+        now_ms: 5,
+        flow_limit: 1000,
+        exact_match: true,
+    };
+    b.datapath.walk(&*b.ports[1], 0, DpPort(1), &c);
+    assert_eq!((b.ports[2].take().len(), b.ports[3].take().len()), (1, 2));
+    b.registry.flows().iter().for_each(|f| f.push_effects());
+    assert_eq!(pipeline.0.packets.load(Relaxed), 3, "each is told once");
+}
