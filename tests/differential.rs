@@ -20,6 +20,8 @@ mod generate_packet;
 mod generate_table;
 #[path = "differential/known.rs"]
 mod known;
+#[path = "differential/megaflow.rs"]
+mod megaflow;
 #[path = "differential/minimise.rs"]
 mod minimise;
 #[path = "differential/ours.rs"]
@@ -111,4 +113,37 @@ fn known_differences_are_as_listed() {
 
 fn show(outputs: &[Outputs]) -> String {
     outputs.iter().map(scenario::show).collect()
+}
+
+#[test]
+fn same_megaflows() {
+    let first = setting("DIFFERENTIAL_SEED", 1);
+    let cases = setting("DIFFERENTIAL_CASES", CASES);
+    let mut bench = Bench::default();
+    let (mut n, mut same, mut wide) = (0, 0, 0);
+    for seed in first..first + cases {
+        let scenario = generate_table::scenario(seed, 12);
+        if scenario.stateful {
+            continue;
+        }
+        let ovs = bench.ovs().expect("runs");
+        let refused = ovs.load(&scenario).expect("loads");
+        let ours = ours::Ours::load(&scenario).expect("loads");
+        if !refused.is_empty() || !ours.refused.is_empty() {
+            continue;
+        }
+        for input in &scenario.inputs {
+            let trace = ovs.trace(input).expect("traces");
+            let Some(theirs) = megaflow::theirs(&trace) else { continue };
+            let Some((ours, text)) = ours.answer(input) else { continue };
+            n += 1;
+            let excess = megaflow::excess(&ours.mask, &theirs.mask);
+            if !excess.is_empty() {
+                println!("seed {seed}: {excess:?}\n{trace}\n{text}\n");
+            } else { wide += 1; }
+            let (a, b) = (megaflow::plain(&theirs.actions), megaflow::plain(&ours.actions));
+            if a == b { same += 1; } else { println!("seed {seed}: actions\n   {a}\n   {b}"); }
+        }
+    }
+    println!("{n} {same} {wide}");
 }

@@ -165,8 +165,7 @@ pub const KNOWN: &[Known] = &[
         meets: |c| {
             let words = ["->NXM_OF_VLAN_TCI", "->vlan_tci", "pop:NXM_OF_VLAN_TCI"];
             let writes = c.flows.iter().any(|f| words.iter().any(|w| f.contains(w)));
-            let pops = any(c.actions, &|a| *a == Action::PopVlan);
-            writes && pops && most_tags(c.actions, &mut tags(c.frame)) > 1
+            writes && (tags(c.frame) > 1 || most_tags(c.actions, &mut tags(c.frame)) > 1)
         },
         flows: &["actions=load:0->NXM_OF_VLAN_TCI[12],output:2"],
         packet: "0200000000020200000000018100000a8100000b12340000",

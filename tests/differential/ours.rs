@@ -1,10 +1,11 @@
 //! This switch in this process: the pipeline and the datapath, with ports that are lists of frames.
 
 use crate::known::Case;
+use crate::megaflow::Answer;
 use crate::scenario::{Input, Observed, Outputs, PORTS, Scenario};
 use anyhow::{Context as _, Result};
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
-use flow::{DpPort, Extracted, Translate, extract, odp};
+use flow::{DpPort, Extracted, FlowKey, Translate, Translation, extract, odp};
 use openflow::{Command, FlowMod, GroupCommand, OfPort, PortNames};
 use packet::{BURST, Burst, BurstBuf, HEADER_BYTES, Lender};
 use pipeline::{BridgeConfig, Pipeline};
@@ -182,14 +183,10 @@ impl Ours {
 
     /// True if a packet meets one of the known differences.
     fn meets_known(&mut self, input: &Input, scenario: &Scenario) -> bool {
-        let mut out = Extracted::default();
-        if extract(&input.frame, input.frame.len(), PORTS[input.port].2, &mut out).is_err() {
-            return false;
-        }
-        self.uncounted |= crate::known::is_uncounted(&out.key);
-        let actions = &self.pipeline.translate(&out.key).actions;
-        let flows = &scenario.flows;
-        crate::known::meets(&Case { frame: &input.frame, key: &out.key, actions, flows })
+        let Some((key, translation)) = self.translate(input) else { return false };
+        self.uncounted |= crate::known::is_uncounted(&key);
+        let (actions, flows) = (&translation.actions, &scenario.flows);
+        crate::known::meets(&Case { frame: &input.frame, key: &key, actions, flows })
     }
 
     /// Sends the packets in bursts, port by port. The outputs are those of all packets together.
@@ -234,17 +231,20 @@ impl Ours {
         Ok(refused)
     }
 
-    /// The megaflow and the actions that a packet gets.
-    pub fn describe(&self, input: &Input) -> String {
+    fn translate(&self, input: &Input) -> Option<(FlowKey, Translation)> {
         let mut out = Extracted::default();
         let dp = PORTS[input.port].2;
-        if extract(&input.frame, input.frame.len(), dp, &mut out).is_err() {
-            return "its headers are not all there".to_owned();
-        }
-        let t = self.pipeline.translate(&out.key);
-        let key = t.mask.apply(&out.key);
-        let megaflow = odp::format_match(&key, &t.mask, &odp::number);
-        format!("{megaflow}, actions:{}", odp::format_actions(&t.actions, &odp::number))
+        extract(&input.frame, input.frame.len(), dp, &mut out).ok()?;
+        Some((out.key, self.pipeline.translate(&out.key)))
+    }
+
+    /// The megaflow that a packet would make now, and its text.
+    pub fn answer(&self, input: &Input) -> Option<(Answer, String)> {
+        let (key, Translation { mask, actions, .. }) = self.translate(input)?;
+        let actions = odp::format_actions(&actions, &odp::number);
+        let megaflow = odp::format_match(&mask.apply(&key), &mask, &odp::number);
+        let text = format!("{megaflow}, actions:{actions}");
+        Some((Answer { mask, actions }, text))
     }
 
     fn walk(&mut self, port: usize) {

@@ -78,6 +78,14 @@ const STAGES: &[Stage] = &[
         fast: false,
     },
     lab_stage(
+        "flow tables and packets beside Open vSwitch",
+        &["test", "-p", "lab", "--test", "differential", "--", "--test-threads=1"],
+    ),
+    lab_stage(
+        "stale megaflows",
+        &["test", "-p", "lab", "--test", "revalidation", "--", "--test-threads=1", "--nocapture"],
+    ),
+    lab_stage(
         "testpmd as virtio driver",
         &["test", "-p", "lab", "--test", "testpmd", "--", "--test-threads=1"],
     ),
