@@ -4,8 +4,11 @@
 //! One thread is the switch (rings, keys, caches, rings), another both guests. The time-stamp counter is
 //! read around bursts that had packets, so idle polling does not count. Not a criterion bench: what
 //! matters is the median of many short windows, in cycles a packet.
+//!
+//! At the end a third port provokes a new mask with every packet (tuple-space explosion), and the guests'
+//! packets a second are compared with those without it, in windows that alternate.
 
-use benches::udp_frame;
+use benches::{Endless, udp_frame};
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
 use flow::{Action, DpPort, Effects, FlowKey, FlowMask, Seen, Translate, Translation};
 use packet::arch::cycles;
@@ -24,6 +27,11 @@ const RING: u16 = 1024;
 const WINDOWS: usize = 21;
 const WINDOW: Duration = Duration::from_millis(200);
 
+/// The port that provokes masks, how many different packets it sends, and how many a second.
+const ATTACKER: DpPort = DpPort(3);
+const ATTACK_FRAMES: u16 = 18_000;
+const ATTACK_PPS: u32 = 10_000;
+
 struct Nothing;
 impl Effects for Nothing {
     fn apply(&self, _: &Seen) {}
@@ -38,6 +46,11 @@ struct Across {
 impl Translate for Across {
     fn translate(&self, key: &FlowKey) -> Translation {
         let mut mask = FlowMask::default();
+        if key.in_port == ATTACKER.0 {
+            mask.bits_mut().nw_src = (0x9e37_79b9 * u32::from(key.tp_src.get())).into();
+            mask.bits_mut().tp_src = key.tp_src;
+            return Translation { mask, actions: Vec::new(), effects: Arc::new(Nothing) };
+        }
         mask.bits_mut().tp_src = u16::MAX.into();
         mask.bits_mut().tp_dst = (key.tp_src.get() % self.masks).into();
         let to = if key.in_port == 1 { 2 } else { 1 };
@@ -67,8 +80,7 @@ fn guest(dir: &Path, name: &str) -> (Arc<VhostPort>, Driver) {
         on_change: Box::new(|| ()),
     })
     .expect("socket in a temporary directory");
-    let mut config =
-        config::Config::new(SocketMode::Connect(path)).with(wire::feature::MRG_RXBUF);
+    let mut config = config::Config::new(SocketMode::Connect(path)).with(wire::feature::MRG_RXBUF);
     config.queue_size = RING;
     (Arc::new(port), Driver::connect(config).expect("the port answers"))
 }
@@ -87,9 +99,15 @@ fn load(mut a: Driver, mut b: Driver, flows: u16, stop: &AtomicBool) {
 }
 
 /// Cycles a packet of one window, and packets a second.
-fn window(datapath: &mut Datapath, ports: &[Arc<VhostPort>; 2], c: &Context<'_>) -> (f64, f64) {
+fn window(
+    datapath: &mut Datapath,
+    ports: &[Arc<VhostPort>; 2],
+    attacker: Option<&Endless>,
+    c: &Context<'_>,
+) -> (f64, f64) {
     let (mut packets, mut spent) = (0, 0);
     let began = Instant::now();
+    let mut attacked = 0;
     while began.elapsed() < WINDOW {
         for _ in 0..64 {
             for (port, number) in ports.iter().zip([1, 2]) {
@@ -101,6 +119,14 @@ fn window(datapath: &mut Datapath, ports: &[Arc<VhostPort>; 2], c: &Context<'_>)
                 }
             }
         }
+        let due = (began.elapsed().as_secs_f64() * f64::from(ATTACK_PPS)) as usize;
+        if let Some(attacker) = attacker
+            && attacked < due
+        {
+            // Upcalls are rationed by time.
+            let now_ms = c.now_ms + began.elapsed().as_millis() as u64;
+            attacked += datapath.walk(attacker, 0, ATTACKER, &Context { now_ms, ..*c });
+        }
     }
     (spent as f64 / packets as f64, packets as f64 / began.elapsed().as_secs_f64())
 }
@@ -110,15 +136,21 @@ fn median(mut all: Vec<f64>) -> f64 {
     all[all.len() / 2]
 }
 
-fn case(name: &str, flows: u16, masks: u16, exact_match: bool) {
+/// Two guests on rings, and a switch between them while `measure` runs.
+fn scene(
+    flows: u16,
+    masks: u16,
+    exact_match: bool,
+    measure: impl FnOnce(&mut Datapath, &[Arc<VhostPort>; 2], &Context<'_>),
+) {
     let dir = tempfile::tempdir().expect("directory");
     let (port_a, driver_a) = guest(dir.path(), "a");
     let (port_b, driver_b) = guest(dir.path(), "b");
     let mut map = PortMap::default();
     map.set(DpPort(1), Some(port_a.clone()));
     map.set(DpPort(2), Some(port_b.clone()));
-    let (translate, counters, stop) = (Across { masks }, WalkCounters::default(), AtomicBool::new(false));
-    let punts = PuntQueue::default();
+    let (translate, counters) = (Across { masks }, WalkCounters::default());
+    let (punts, stop) = (PuntQueue::default(), AtomicBool::new(false));
     let context = Context {
         ports: &map,
         translate: &translate,
@@ -134,14 +166,45 @@ fn case(name: &str, flows: u16, masks: u16, exact_match: bool) {
     std::thread::scope(|s| {
         s.spawn(|| load(driver_a, driver_b, flows, &stop));
         // Caches and rings become as they stay.
-        window(&mut datapath, &ports, &context);
+        window(&mut datapath, &ports, None, &context);
         datapath.rank();
-        let windows: Vec<_> = (0..WINDOWS).map(|_| window(&mut datapath, &ports, &context)).collect();
+        measure(&mut datapath, &ports, &context);
         stop.store(true, Relaxed);
-        // The guests may still wait for a place in a ring.
+    });
+}
+
+fn case(name: &str, flows: u16, masks: u16, exact_match: bool) {
+    scene(flows, masks, exact_match, |datapath, ports, c| {
+        let windows: Vec<_> = (0..WINDOWS).map(|_| window(datapath, ports, None, c)).collect();
         let cost = median(windows.iter().map(|w| w.0).collect());
         let rate = median(windows.iter().map(|w| w.1).collect());
         println!("{name:44} {cost:6.0} cycles/packet {:7.3} Mpps", rate / 1e6);
+    });
+}
+
+/// The guests' packets a second beside an attack, as a share of those without it.
+fn attack(exact_match: bool) {
+    let attacker = Endless::new((0..ATTACK_FRAMES).map(udp_frame).collect());
+    scene(1000, 1, exact_match, |datapath, ports, c| {
+        // All its masks, as far as they fit.
+        let mut now_ms = 1000;
+        for _ in 0..2 * ATTACK_FRAMES / 32 {
+            now_ms += 10;
+            datapath.walk(&attacker, 0, ATTACKER, &Context { now_ms, ..*c });
+        }
+        let ratios = (0..WINDOWS).map(|_| {
+            now_ms += 1000;
+            let c = &Context { now_ms, ..*c };
+            let (_, without) = window(datapath, ports, None, c);
+            window(datapath, ports, Some(&attacker), c).1 / without
+        });
+        let share = median(ratios.collect()) * 100.0;
+        let cache = if exact_match { "with" } else { "without" };
+        let searched = c.counters.subtable_lookups.get();
+        println!(
+            "{ATTACK_PPS} packets/s that provoke masks, {cache} exact-match cache: \
+             {share:.1} % of the rate ({searched} lookups)"
+        );
     });
 }
 
@@ -154,4 +217,6 @@ fn main() {
         let name = format!("1,000 flows, megaflow classifier, {masks} masks");
         case(&name, 1000, masks, false);
     }
+    attack(true);
+    attack(false);
 }

@@ -136,7 +136,8 @@ fn changes(rng: &mut Rng, plan: &mut Plan, shapes: &[Shape], flows: &[String]) -
             0 => format!("delete {cookie}/-1"),
             1 => format!("delete {}", format!("table={table},{words}").trim_end_matches(',')),
             2 => format!("delete_strict {matched}"),
-            3 => format!("modify_strict {matched},actions={}", actions(rng, plan, at, Known::NOTHING)),
+            // In OpenFlow 1.0, which these go by, a flow that is modified gets a new cookie, or 0.
+            3 => format!("modify_strict {matched},actions=output:{}", rng.range(1, 6)),
             4 => format!("modify table={table},{words},actions=output:{}", rng.range(1, 6)),
             _ => {
                 let flow = format!("table={table},priority={},{words}", 10_000 + changes.len());

@@ -185,8 +185,8 @@ impl Ours {
     fn meets_known(&mut self, input: &Input, scenario: &Scenario) -> bool {
         let Some((key, translation)) = self.translate(input) else { return false };
         self.uncounted |= crate::known::is_uncounted(&key);
-        let (actions, flows) = (&translation.actions, &scenario.flows);
-        crate::known::meets(&Case { frame: &input.frame, key: &key, actions, flows })
+        let (actions, text) = (&translation.actions, &scenario.text());
+        crate::known::meets(&Case { frame: &input.frame, key: &key, actions, text })
     }
 
     /// Sends the packets in bursts, port by port. The outputs are those of all packets together.

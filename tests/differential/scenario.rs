@@ -67,8 +67,12 @@ impl Scenario {
     /// because a part of a label is set, when the megaflow of one packet gives others its TTL and class.
     pub fn alone(&self) -> bool {
         let labels = ["->mpls_", "_MPLS_", "set_mpls", "dec_mpls"];
-        let lines = self.flows.iter().chain(&self.groups).chain(&self.changes);
-        self.stateful || lines.into_iter().any(|f| labels.iter().any(|l| f.contains(l)))
+        self.stateful || labels.iter().any(|l| self.text().contains(l))
+    }
+
+    /// Groups, flows and changes.
+    pub fn text(&self) -> String {
+        [self.groups.join("\n"), self.flows.join("\n"), self.changes.join("\n")].join("\n")
     }
 
     /// Cookies of the scenario's own flows are 1 to this.

@@ -2,6 +2,7 @@
 
 use crate::actions::{check_in_flow, nth_word, read_actions, settle_actions};
 use crate::error::ParseError;
+use crate::field::Maskable;
 use crate::flow_mod::{Command, DEFAULT_PRIORITY, FlowMod};
 use crate::match_text::MatchBuilder;
 use crate::matching::Match;
@@ -59,14 +60,14 @@ fn read(line: &str, command: Command, names: &dyn PortNames) -> Result<FlowMod, 
     };
     let mut flow = FlowMod::new(command);
     let mut builder = MatchBuilder::default();
-    let mut parts = Vec::new();
     for pair in Pairs::new(head) {
         if !read_flag(&mut flow, pair, grammar)
             && !read_property(&mut flow, pair, grammar, names)?
             && !builder.add(pair.key, Some(pair.value).filter(|v| !v.is_empty()), names)?
         {
             if pair.key.contains('[') {
-                parts.push(read_part(pair, names)?);
+                let (part, value) = read_part(pair, names)?;
+                builder.add_part(&part, value);
                 continue;
             }
             let reason = match pair.value {
@@ -77,13 +78,6 @@ fn read(line: &str, command: Command, names: &dyn PortNames) -> Result<FlowMod, 
         }
     }
     flow.matches = builder.finish()?;
-    for (part, value) in parts {
-        // As with whole fields, what the packets may not have is left out.
-        if part.field.prereqs_met(&flow.matches) {
-            part.set(&mut flow.matches.value, value);
-            part.add_to(&mut flow.matches.mask);
-        }
-    }
     if let Some(text) = actions {
         let list = read_actions(text, names)?;
         let table = if command == Command::Add { flow.table.or(Some(0)) } else { flow.table };
@@ -106,6 +100,10 @@ fn read_part(pair: Pair<'_>, names: &dyn PortNames) -> Result<(Subfield, u128), 
         let shown = part.field.format(n, u128::MAX, names);
         let reason = format!("{key}: value {shown} does not fit into {} bits", part.bits);
         return Err(ParseError::new(value, reason));
+    }
+    if part.field.maskable == Maskable::No && part != Subfield::whole(part.field) {
+        let reason = format!("{key}: {} can only be matched whole", part.field.name);
+        return Err(ParseError::new(key, reason));
     }
     Ok((part, n))
 }

@@ -47,6 +47,6 @@ pub use matching::Match;
 pub use meter::*;
 pub use meter_text::{format_meter, format_meter_id, parse_meter_mod};
 pub use port::{OfPort, PortNames};
-pub use port_text::parse_port;
+pub use port_text::{ShowName, parse_port};
 pub use registry::{field, fields, fld, reg, tun_metadata};
 pub use subfield::Subfield;

@@ -18,6 +18,7 @@ use crate::matching::Match;
 use crate::port::{OfPort, PortNames};
 use crate::prereq;
 use crate::registry::{field, fld, tun_metadata};
+use crate::subfield::Subfield;
 use flow::{Mac, ether_type, ip_proto};
 
 pub use print::{format_key, format_masked, format_match};
@@ -88,6 +89,16 @@ impl MatchBuilder {
         self.extended |= !is_openflow10(field, mask);
         self.set(field, value, mask);
         Ok(true)
+    }
+
+    /// Adds some bits of a field, whose others stay as they are.
+    pub(crate) fn add_part(&mut self, part: &Subfield, value: u128) {
+        if *part == Subfield::whole(part.field) {
+            return self.set(part.field, value, part.mask());
+        }
+        part.set(&mut self.built.value, value);
+        part.add_to(&mut self.built.mask);
+        self.extended = true;
     }
 
     /// Replaces what is said of a field. Bits of the value that it cannot have are dropped.

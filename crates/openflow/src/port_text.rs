@@ -42,11 +42,23 @@ impl fmt::Display for ShowPort<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reserved = OfPort::RESERVED.iter().any(|(_, port)| *port == self.0);
         match self.1.name(self.0).filter(|_| !reserved) {
-            Some(name) if is_plain(name) => f.write_str(name),
-            Some(name) => {
-                write!(f, "\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
-            }
+            Some(name) => ShowName(name).fmt(f),
             None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A name of a port or table as it is printed: in double quotes if it looks like something else.
+#[derive(Debug, Clone, Copy)]
+pub struct ShowName<'a>(pub &'a str);
+
+impl fmt::Display for ShowName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match is_plain(self.0) {
+            true => f.write_str(self.0),
+            false => {
+                write!(f, "\"{}\"", self.0.replace('\\', "\\\\").replace('"', "\\\""))
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ fn has_transport(key: &FullKey, proto: u8) -> bool {
 }
 
 fn is_icmp(key: &FullKey, dl_type: u16, proto: u8) -> bool {
-    // Of ICMP, OVS does not ask whether its header is there.
+    // Unlike with ports, it does not matter that later fragments have no such header (OVS).
     ether_type_of(key) == dl_type && key.pkt.nw_proto == proto
 }
 

@@ -23,7 +23,8 @@ const SLOTS: usize = 6;
 fn destination(action: &Action) -> Option<usize> {
     match action {
         Action::Group(_) => Some(0),
-        Action::Output { .. } | Action::Controller(_) => Some(1),
+        Action::Output { max_len: None, .. } => Some(1),
+        Action::Controller(c) if c.is_plain() => Some(1),
         Action::Resubmit { .. } => Some(2),
         Action::Ct(_) => Some(3),
         _ => None,
@@ -158,7 +159,11 @@ mod tests {
             ),
             ("output:4,group:1,output:3", "group:1"),
             ("resubmit(,1),output:2", "output:2"),
-            ("clone(output:5),note:01,push:reg0,pop:reg1,set_queue:3,pop_queue,output:2", "set_queue:3,output:2"),
+            (
+                "clone(output:5),note:01,push:reg0,pop:reg1,set_queue:3,pop_queue,output:2",
+                "set_queue:3,output:2",
+            ),
+            ("output:2,output(port=3,max_len=100),controller(id=4)", "output:2"),
             ("resubmit(,1),dec_ttl", "dec_ttl,resubmit(,1)"),
         ] {
             assert_eq!(ordered(set), run, "{set}");

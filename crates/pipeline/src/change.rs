@@ -156,6 +156,10 @@ impl Pipeline {
     pub fn expire(&self, now_ms: u64) {
         for bridge in self.all_bridges() {
             bridge.fdb.change(|f| f.expire(now_ms));
+            if !bridge.tables.is_due(now_ms) {
+                continue;
+            }
+            // What was only put in another order is kept as well, or it were done again each second.
             // The bridge may be gone by now, and then there is nothing to do.
             let _ = self.change_bridge(&bridge.name, |bridge| {
                 let gone = bridge.tables.expire(now_ms);

@@ -44,21 +44,25 @@ impl Learned {
         tables.select(&self.flow).first().copied()
     }
 
-    /// True if the limit lets the flow be learned, in the place of one with the same match as well (OVS).
+    /// True if a flow does what the one to be learned would do.
+    fn does_the_same(&self, rule: &Rule) -> bool {
+        rule.actions[..] == self.flow.actions[..] && Some(rule.cookie) == self.flow.new_cookie
+    }
+
+    /// True if the limit lets the flow be there: it is there, or there are fewer than the limit. Who is
+    /// at the limit does not take the place of a flow with the same match either (OVS).
     fn has_room(&self, tables: &Tables) -> bool {
-        if self.limit == 0 {
+        if self.limit == 0 || self.existing(tables).is_some_and(|r| self.does_the_same(r)) {
             return true;
         }
-        let cookie = self.flow.new_cookie.unwrap_or(0);
-        let table = self.flow.table;
-        let like = |r: &&Arc<Rule>| r.cookie == cookie && table == Some(r.table);
-        // Every flow of the bridge is looked at, but only for actions that have a limit.
-        tables.rules().filter(like).count() < self.limit as usize
+        let (table, cookie) = (self.flow.table.unwrap_or(0), self.flow.new_cookie.unwrap_or(0));
+        let limit = self.limit as usize;
+        tables.count_with_cookie(table, cookie, limit) < limit
     }
 
     fn need(&self, tables: &Tables, now_ms: u64) -> Need {
         let Some(rule) = self.existing(tables) else { return Need::Change };
-        if rule.actions[..] != self.flow.actions[..] || Some(rule.cookie) != self.flow.new_cookie {
+        if !self.does_the_same(rule) {
             return Need::Change;
         }
         let old = now_ms.saturating_sub(rule.modified_ms) >= REFRESH_MS;

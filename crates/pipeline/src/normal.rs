@@ -74,6 +74,9 @@ impl Walk<'_> {
             self.note(NoteKind::Error, || format!("received packet on unknown port {port}"));
             return self.warn("no input bundle, dropping");
         }
+        if self.h.tag_cut_short() {
+            return self.warn("partial VLAN tag, dropping");
+        }
         let (dst, src) = self.h.addresses();
         let vlan = if self.h.tagged() { tag_bits(&mut self.h, VID) } else { 0 };
         if !self.bridge.config.forward_bpdu && is_reserved(dst) {
@@ -94,13 +97,13 @@ impl Walk<'_> {
             self.detail("no learned MAC for destination, flooding");
             return self.forward(None);
         }
+        // It is known from this very packet by now, as in OVS.
+        if src == dst && from.is_some() && self.side_effects {
+            return self.detail("learned port is input port, dropping");
+        }
         // The lock is let go before anything else is done.
         let found = self.bridge.fdb.lock().lookup(Address { vlan, mac: dst });
         match found {
-            // It is known from this very packet by now, as in OVS.
-            None if src == dst && from.is_some() => {
-                self.detail("learned port is input port, dropping");
-            }
             None => {
                 self.detail("no learned MAC for destination, flooding");
                 self.forward(None);

@@ -157,7 +157,8 @@ impl Walk<'_> {
     /// `dec_mpls_ttl`, as [`Walk::dec_ttl`].
     pub fn dec_mpls_ttl(&mut self) -> bool {
         if !self.h.has(fld::MPLS_TTL) {
-            return false;
+            // What follows is for packets with a label (OVS).
+            return true;
         }
         let ttl = self.h.read(&Subfield::whole(fld::MPLS_TTL));
         if ttl > u128::from(LAST_TTL) {

@@ -5,11 +5,9 @@ use crate::hash;
 use crate::note::NoteKind;
 use crate::walk::{Stop, Walk};
 use openflow::{Bucket, Bundle, Group, GroupType, Multipath, OfPort};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tables::GroupEntry;
-
-/// How deep groups are followed that watch each other (OVS).
-const MAX_WATCHED: u32 = 128;
 
 /// Groups.
 impl Walk<'_> {
@@ -52,7 +50,7 @@ impl Walk<'_> {
     /// Position of the bucket that a select group chooses.
     fn select(&mut self, group: &Group) -> Option<usize> {
         let selection = &group.selection;
-        let alive = group.buckets.iter().filter(|b| self.is_alive(b, 0)).map(|b| (b.id, b.weight));
+        let alive = group.buckets.iter().filter(|b| self.is_alive(b)).map(|b| (b.id, b.weight));
         let alive: Vec<(u32, u16)> = alive.collect();
         let hash = match (alive.len(), selection.fields.is_empty()) {
             // Where there is nothing to choose, nothing is looked at.
@@ -67,7 +65,7 @@ impl Walk<'_> {
 
     fn first_alive(&mut self, buckets: &[Bucket]) -> Option<usize> {
         for (n, bucket) in buckets.iter().enumerate() {
-            if self.is_alive(bucket, 0) {
+            if self.is_alive(bucket) {
                 return Some(n);
             }
             self.note(NoteKind::Detail, || match bucket.watch_group {
@@ -79,15 +77,34 @@ impl Walk<'_> {
     }
 
     /// True for buckets that watch nothing, or something that is alive.
-    fn is_alive(&self, bucket: &Bucket, depth: u32) -> bool {
-        if bucket.watch_port == OfPort::NONE && bucket.watch_group.is_none() {
-            return true;
+    fn is_alive(&mut self, bucket: &Bucket) -> bool {
+        self.lives_itself(bucket) || bucket.watch_group.is_some_and(|id| self.group_lives(id))
+    }
+
+    /// As [`Walk::is_alive`], without a look at the group that it watches.
+    fn lives_itself(&self, bucket: &Bucket) -> bool {
+        let watches_nothing = bucket.watch_port == OfPort::NONE && bucket.watch_group.is_none();
+        watches_nothing || self.link_up(bucket.watch_port)
+    }
+
+    /// True if a group has a bucket that is alive, or watches a group that has one, and so on. Each
+    /// group is looked at once, however they watch each other.
+    fn group_lives(&mut self, id: u32) -> bool {
+        let bridge = self.bridge;
+        let (mut seen, mut next) = (BTreeSet::from([id]), vec![id]);
+        while let Some(id) = next.pop() {
+            let Some(entry) = bridge.groups.get(id) else { continue };
+            for bucket in &entry.group.buckets {
+                if !self.count_step() {
+                    return false;
+                }
+                if self.lives_itself(bucket) {
+                    return true;
+                }
+                next.extend(bucket.watch_group.filter(|id| seen.insert(*id)));
+            }
         }
-        let group_lives = |id: u32| {
-            let watched = self.bridge.groups.get(id).filter(|_| depth < MAX_WATCHED);
-            watched.is_some_and(|e| e.group.buckets.iter().any(|b| self.is_alive(b, depth + 1)))
-        };
-        self.link_up(bucket.watch_port) || bucket.watch_group.is_some_and(group_lives)
+        false
     }
 
     fn link_up(&self, port: OfPort) -> bool {

@@ -30,6 +30,11 @@ impl Headers {
         is_tag(&self.pkt().vlan[0])
     }
 
+    /// Whether the frame ends within its first tag: it has a tag's EtherType, and no tag was read.
+    pub fn tag_cut_short(&mut self) -> bool {
+        matches!(self.dl_type(), ether_type::VLAN | ether_type::VLAN_AD) && !self.tagged()
+    }
+
     /// Part of the first tag is written; the tag comes or goes with its presence bit.
     pub fn write_tag(&mut self, field: &'static Field, value: u128, mask: u128) {
         let had = self.tagged();

@@ -81,6 +81,45 @@ fn learning_stops_at_its_limit_and_says_so() {
     assert_eq!(outputs(&send(&p, &from(3), 0)), [2]);
 }
 
+/// At the limit, what is there is neither changed nor forgotten.
+#[test]
+fn a_learned_flow_stays_as_it_is_at_the_limit() {
+    let p = switch(3);
+    set_flows(
+        &p,
+        "table=0,actions=learn(table=1,limit=1,hard_timeout=10,result_dst=reg0[0],\
+         NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[]),resubmit(,2)\n\
+         table=2,reg0=1,actions=2\ntable=2,reg0=0,actions=LOCAL",
+    );
+    let from = |in_port: u32| FlowKey { in_port, ..key(TCP) };
+    assert_eq!(outputs(&send(&p, &from(1), 0)), [2]);
+    assert_eq!(outputs(&send(&p, &from(3), 1000)), [100], "it would output to port 3");
+    let learned = || dump(&p, "table=1", false, 0);
+    assert!(learned().ends_with("actions=output:1\n"), "{}", learned());
+    assert_eq!(outputs(&send(&p, &from(1), 8000)), [2]);
+    p.expire(15_000);
+    assert!(learned().ends_with("actions=output:1\n"), "its time began anew");
+    p.expire(18_100);
+    assert_eq!(learned(), "");
+}
+
+/// A flow that had packets is looked at again when they could be too long ago, not each second.
+#[test]
+fn timeouts_are_put_in_order_once() {
+    let p = switch(3);
+    set_flows(&p, "idle_timeout=5,actions=2");
+    send(&p, &key(TCP), 4000);
+    let due = |now: u64| p.tables("br0").expect("there").is_due(now);
+    let generation = p.generation();
+    assert!(due(6000));
+    p.expire(6000);
+    assert!(!due(8900) && due(9000));
+    assert_eq!(p.generation(), generation, "no packet is forwarded otherwise");
+    p.expire(9000);
+    assert_eq!(dump(&p, "", false, 0), "");
+    assert_ne!(p.generation(), generation);
+}
+
 #[test]
 fn learned_flows_go_with_their_teacher_if_asked() {
     let p = switch(3);
@@ -174,6 +213,32 @@ fn each_rule_table_and_bucket_is_counted() {
     let counts = &groups.get(1).expect("there").counts;
     assert_eq!(counts.whole(), (5, 500));
     assert_eq!(counts.buckets().collect::<Vec<_>>(), [(0, 0), (5, 500)]);
+}
+
+/// Groups that watch each other, themselves, and each the next in two ways: what they come to is known
+/// at once, and a packet finds nothing alive but at the end of the chain.
+#[test]
+fn groups_may_watch_each_other_in_any_way() {
+    let p = switch(3);
+    let watching = |kind: &str, n: u32, next: u32| {
+        format!(
+            "group_id={n},type={kind},bucket=watch_group={next},actions=1,\
+             bucket=watch_group={next},actions=2"
+        )
+    };
+    for kind in ["ff", "select"] {
+        let mut groups: Vec<String> = (1..200).map(|n| watching(kind, n, n + 1)).collect();
+        groups.push(watching(kind, 300, 300));
+        let sent = |p: &Pipeline, groups: &[String], id: u32| {
+            set_flows(p, "");
+            set_groups(p, &groups.iter().map(String::as_str).collect::<Vec<_>>());
+            set_flows(p, &format!("actions=group:{id}"));
+            outputs(&p.translate(&FlowKey { in_port: 3, ..key(TCP) }))
+        };
+        assert!(sent(&p, &groups, 1).is_empty() && sent(&p, &groups, 300).is_empty());
+        groups.push("group_id=200,type=ff,bucket=watch_port=2,actions=2".to_owned());
+        assert_eq!(sent(&p, &groups, 1).len(), 1, "{kind}");
+    }
 }
 
 #[test]

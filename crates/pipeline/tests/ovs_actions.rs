@@ -136,6 +136,7 @@ const CASES: &[Case] = &[
     flows("mpls actions=set_mpls_label:5,2,push_mpls:0x8847,set_mpls_label:6,3", &[MPLS]),
     flows("mpls actions=set_mpls_tc:5,2,set_mpls_ttl:6,3", &[MPLS]),
     flows("mpls actions=dec_mpls_ttl,2", &[MPLS]),
+    flows("actions=3,dec_mpls_ttl,2", &[MPLS, TCP]),
     flows("mpls actions=pop_mpls:0x8847,2", &[MPLS]),
     flows("ip actions=push_mpls:0x8847,set_mpls_label:7,2,pop_mpls:0x0800,3,resubmit(,1)", &[TCP]),
     flows("ip actions=push_mpls:0x8847,set_mpls_label:7,pop_mpls:0x0800,3", &[TCP]),
@@ -313,6 +314,56 @@ const CASES: &[Case] = &[
         "mpls,actions=group:1,4",
         &[MPLS],
     ),
+    // Buckets are action sets: of what else they have, nothing is done.
+    groups(
+        &[
+            "group_id=1,type=all,bucket=actions=clone(output:3),push:reg0[],pop:reg1[],note:01,output:2",
+        ],
+        "actions=group:1,4",
+        &[TCP],
+    ),
+    groups(
+        &["group_id=1,type=all,bucket=actions=output:2,output(port=3,max_len=100)"],
+        "actions=group:1,4",
+        &[TCP],
+    ),
+    groups(
+        &["group_id=1,type=all,bucket=actions=output(port=3,max_len=100)"],
+        "actions=group:1,4",
+        &[TCP],
+    ),
+    groups(
+        &[
+            "group_id=1,type=all,bucket=actions=output:2,controller(id=4),bucket=actions=controller(id=4)",
+        ],
+        "actions=group:1,4",
+        &[TCP],
+    ),
+    groups(
+        &[
+            "group_id=1,type=all,bucket=actions=load:3->reg0[],move:eth_src->eth_dst,output:reg0[],exit,output:2",
+        ],
+        "actions=group:1,4",
+        &[TCP],
+    ),
+    groups(
+        &[
+            "group_id=1,type=all,bucket=actions=multipath(eth_src,0,modulo_n,1,0,reg0[]),bundle(eth_src,0,hrw,ofport,members:3),output:2",
+            "group_id=2,type=all,bucket=actions=check_pkt_larger(100)->reg0[0],fin_timeout(idle_timeout=1),sample(probability=1),output:3",
+        ],
+        "actions=group:1,group:2,4",
+        &[TCP],
+    ),
+    groups(
+        &["group_id=1,type=all,bucket=actions=learn(table=5,output:in_port),enqueue:3:1,output:2"],
+        "actions=group:1,4",
+        &[TCP],
+    ),
+    groups(
+        &["group_id=1,type=all,bucket=actions=dec_mpls_ttl,set_mpls_ttl:3,output:2"],
+        "actions=group:1,4",
+        &[TCP, MPLS],
+    ),
     // Choices with one outcome.
     flows("actions=bundle(eth_src,0,active_backup,ofport,members:77,3,2),4", &[TCP]),
     flows("actions=bundle(symmetric_l4,0,hrw,ofport,members:3),4", &[TCP]),
@@ -345,6 +396,12 @@ const CASES: &[Case] = &[
         &["FRAGMENT"],
     ),
     flows("tcp,actions=mod_tp_dst:5,2", &["FRAGMENT", "LATER", TCP]),
+    flows("icmp,icmp_type=0,actions=2;icmp,actions=3", &["ICMPLATER"]),
+    flows("icmp,actions=load:3->NXM_OF_ICMP_CODE[5..7],2", &["ICMPLATER"]),
+    flows(
+        "icmp,actions=move:icmp_type->reg0[0..7],resubmit(,1);table=1,reg0=0,actions=2",
+        &["ICMPLATER"],
+    ),
     // NORMAL.
     flows("actions=NORMAL", &[TCP, ARP, "TAG7", OTHER]),
     flows("actions=mod_vlan_vid:5,NORMAL", &[TCP, "TAG7"]),
@@ -352,6 +409,7 @@ const CASES: &[Case] = &[
     flows("actions=strip_vlan,NORMAL", &["TAG7"]),
     flows("actions=mod_dl_dst:ff:ff:ff:ff:ff:ff,mod_dl_src:02:00:00:00:00:77,NORMAL,3", &[TCP]),
     flows("actions=NORMAL,3", &["TAG0", "TAG0PCP3"]),
+    flows("actions=NORMAL,3", &["in_port=1,dl_type=0x8100", "in_port=1,dl_type=0x88a8"]),
 ];
 
 /// Packets that are another one and something more.
@@ -362,6 +420,7 @@ fn spell(packet: &str) -> String {
         "TAG0PCP3" => format!("{TCP},dl_vlan=0,dl_vlan_pcp=3"),
         "FRAGMENT" => format!("{TCP},nw_frag=first"),
         "LATER" => format!("{TCP},nw_frag=later"),
+        "ICMPLATER" => "in_port=1,icmp,nw_src=10.0.0.1,nw_ttl=64,nw_frag=later".to_owned(),
         other => other.to_owned(),
     }
 }
@@ -459,6 +518,10 @@ fn mask_of(megaflow: &str, key: &FlowKey) -> FlowMask {
         if tag.tci.get() == 0 {
             bits.tci = 0xffff.into();
         }
+    }
+    // Of later fragments, OVS does not print what they have not.
+    if key.nw_frag & flow::FRAG_LATER != 0 {
+        (bits.tp_src, bits.tp_dst) = (0xffff.into(), 0xffff.into());
     }
     // Types and codes have 8 bits in 16.
     if matches!((key.dl_type.get(), key.nw_proto), (0x0800, 1) | (0x86dd, 58)) {

@@ -17,3 +17,8 @@ pub use place::{Placed, round_robin};
 pub use poll::{Plan, Rxq, Thread};
 pub use pool::{Clock, Pool, PortEntry, RxqView, ThreadView};
 pub use revalidate::{Limits, Revalidator};
+
+/// Stack of a thread that asks the pipeline, in bytes: as much as a process's first thread has. The
+/// pipeline follows actions within actions, hundreds deep, and takes up to 10 kB for each where it is
+/// not optimised. Pages that are not touched cost nothing.
+const STACK_BYTES: usize = 8 << 20;

@@ -248,15 +248,15 @@ impl Pool {
         });
         let (shared, translate, clock) = (thread.clone(), self.translate.clone(), self.clock);
         let seed = RandomState::new().hash_one(core);
-        let spawned =
-            std::thread::Builder::new().name(format!("pmd-c{core:02}")).spawn(move || {
-                let mut set = CpuSet::new();
-                set.set(core);
-                if let Err(e) = sched_setaffinity(None, &set) {
-                    warn!("PMD thread cannot be pinned to core {core}: {e}");
-                }
-                run(&shared, &*translate, clock, seed);
-            });
+        let named = std::thread::Builder::new().name(format!("pmd-c{core:02}"));
+        let spawned = named.stack_size(crate::STACK_BYTES).spawn(move || {
+            let mut set = CpuSet::new();
+            set.set(core);
+            if let Err(e) = sched_setaffinity(None, &set) {
+                warn!("PMD thread cannot be pinned to core {core}: {e}");
+            }
+            run(&shared, &*translate, clock, seed);
+        });
         match spawned {
             Ok(join) => {
                 info!("PMD thread on core {core} created");

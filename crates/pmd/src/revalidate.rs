@@ -79,8 +79,8 @@ impl Revalidator {
             sweeps: AtomicU64::new(0),
         });
         let its = shared.clone();
-        let join =
-            std::thread::Builder::new().name("revalidator".into()).spawn(move || its.run())?;
+        let named = std::thread::Builder::new().name("revalidator".into());
+        let join = named.stack_size(crate::STACK_BYTES).spawn(move || its.run())?;
         Ok(Revalidator { shared, join: Some(join) })
     }
 

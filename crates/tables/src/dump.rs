@@ -2,7 +2,7 @@
 
 use crate::rule::{Rule, RuleFlags};
 use crate::tables::{MAX_TABLE, Tables};
-use openflow::{DEFAULT_PRIORITY, FlowMod, PortNames};
+use openflow::{DEFAULT_PRIORITY, FlowMod, PortNames, ShowName};
 use std::fmt::Write;
 
 /// What a table without a limit says it can take (OVS, `max_entries`).
@@ -40,11 +40,14 @@ impl Tables {
         let options = options.into();
         let mut out = String::new();
         for rule in self.select(filter) {
-            let config = self.table_config(rule.table);
-            let named = config.and_then(|c| c.name.as_deref()).filter(|_| options.table_names);
-            let table = named.map_or_else(|| rule.table.to_string(), str::to_owned);
+            let named = self.table_name(rule.table).filter(|_| options.table_names);
+            let table = match named {
+                Some(name) => Some(ShowName(name).to_string()),
+                None if options.stats || rule.table != 0 => Some(rule.table.to_string()),
+                None => None,
+            };
             out.push(' ');
-            format_rule(&mut out, rule, &table, now_ms, options.stats, names);
+            format_rule(&mut out, rule, table, now_ms, options.stats, names);
             out.push('\n');
         }
         out
@@ -141,7 +144,7 @@ fn add(out: &mut String, text: std::fmt::Arguments<'_>) {
 fn format_rule(
     out: &mut String,
     rule: &Rule,
-    table: &str,
+    table: Option<String>,
     now_ms: u64,
     stats: bool,
     names: &dyn PortNames,
@@ -153,7 +156,7 @@ fn format_rule(
         let age = seconds(now_ms.saturating_sub(rule.created_ms));
         add(out, format_args!("duration={age}s, "));
     }
-    if stats || rule.table != 0 {
+    if let Some(table) = table {
         add(out, format_args!("table={table}, "));
     }
     if stats {

@@ -224,6 +224,14 @@ impl Table {
         all.filter(|r| any || r.matches().is_within(wider)).collect()
     }
 
+    /// How many flows have this cookie; no more than `most` are counted.
+    pub fn count_with_cookie(&self, cookie: u64, most: usize) -> usize {
+        match cookie {
+            0 => self.rules().filter(|r| r.cookie == 0).take(most).count(),
+            _ => self.by_cookie.range((cookie, 0)..=(cookie, u64::MAX)).take(most).count(),
+        }
+    }
+
     /// The flows whose match is `wider` or a part of it.
     pub fn within(&self, wider: &Match) -> Vec<&Arc<Rule>> {
         let shape = Shape::new(&wider.mask);

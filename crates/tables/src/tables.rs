@@ -134,6 +134,11 @@ impl Tables {
         out
     }
 
+    /// How many flows of a table have this cookie; no more than `most` are counted.
+    pub fn count_with_cookie(&self, table: u8, cookie: u64, most: usize) -> usize {
+        self.tables.get(&table).map_or(0, |t| t.count_with_cookie(cookie, most))
+    }
+
     /// All flows, in no order within a table.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.tables.values().flat_map(|t| t.rules())

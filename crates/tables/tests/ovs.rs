@@ -5,7 +5,7 @@ use openflow::{Command as FlowCommand, FullMask, GroupCommand, MeterCommand};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tables::{Groups, Meters, TableConfig, Tables};
+use tables::{DumpOptions, Groups, Meters, TableConfig, Tables};
 
 /// How long OVS may take to start or to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -308,7 +308,9 @@ fn limits_and_eviction() {
          -- --id=@u create Flow_Table flow_limit=2 overflow_policy=refuse \
          -- set bridge br0 flow_tables:6=@u \
          -- --id=@v create Flow_Table name=a -- set bridge br0 flow_tables:10=@v \
-         -- --id=@w create Flow_Table name=b -- set bridge br0 flow_tables:11=@w",
+         -- --id=@w create Flow_Table name=b -- set bridge br0 flow_tables:11=@w \
+         -- --id=@x create Flow_Table name=first -- set bridge br0 flow_tables:0=@x \
+         -- --id=@y create Flow_Table name=1a -- set bridge br0 flow_tables:12=@y",
     );
     let in_port = openflow::Subfield::parse("NXM_OF_IN_PORT[]").expect("a field");
     let config = |name: &str, flow_limit, evict| TableConfig {
@@ -323,11 +325,15 @@ fn limits_and_eviction() {
         (6, config("", Some(2), false)),
         (10, config("a", None, false)),
         (11, config("b", None, false)),
+        (0, config("first", None, false)),
+        (12, config("1a", None, false)),
     ] {
         assert!(pair.tables.set_table_config(table, config).is_empty());
     }
     // Never two groups of the same size: OVS chooses one of them by chance.
     for (command, flow) in [
+        ("add-flow", "actions=2"),
+        ("add-flow", "table=12,actions=2"),
         ("add-flow", "table=6,in_port=1,actions=1"),
         ("add-flow", "table=6,in_port=2,actions=1"),
         ("add-flow", "table=6,in_port=3,idle_timeout=90,actions=1"),
@@ -350,6 +356,14 @@ fn limits_and_eviction() {
     assert_eq!((pair.tables.len_of(5), pair.tables.len_of(6)), (4, 2));
     let theirs = pair.ovs.ofctl("dump-tables", "").expect("dumps");
     assert_eq!(pair.tables.dump_tables(), theirs);
+    let filter = openflow::parse_flow_mod("", FlowCommand::Delete, &()).expect("all");
+    for (option, table_names) in [("--names", true), ("--no-names", false)] {
+        let theirs = pair.ovs.ofctl(&format!("{option} --no-stats dump-flows"), "");
+        let theirs = theirs.expect("dumps").replace("output:p", "output:");
+        let options = DumpOptions { stats: false, table_names };
+        let mine = pair.tables.dump_flows(&filter, 0, options, &());
+        assert_eq!(mine, theirs.replace("in_port=p", "in_port="));
+    }
 }
 
 /// Groups and meters: the same changes are refused with the same errors, and the same is shown.

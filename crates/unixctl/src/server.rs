@@ -27,6 +27,9 @@ const BACKLOG: i32 = 64;
 /// Largest request: a flow file of a million lines of 250 bytes travels as one parameter, so that it
 /// is applied whole or not at all. Who may connect may configure everything anyway.
 const REQUEST_BYTES_MAX: u64 = 256 << 20;
+/// Stack of a thread that runs commands, in bytes: as much as a process's first thread has, which is
+/// what commands that follow flow tables need. Pages that are not touched cost nothing.
+const STACK_BYTES: usize = 8 << 20;
 /// A client that takes none of its answer for this long is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server being dropped waits for answers still on their way.
@@ -174,12 +177,25 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
         return Ok(());
     };
     let for_thread = Arc::clone(shared);
-    let spawned = thread::Builder::new().name("unixctl-client".to_owned()).spawn(move || {
+    let named = thread::Builder::new().name("unixctl-client".to_owned());
+    let spawned = named.stack_size(STACK_BYTES).spawn(move || {
+        let _place = Place { shared: &for_thread, id };
         // How the connection ended is the client's business: there is nobody else to tell.
         let _ = serve(&for_thread, id, stream);
-        for_thread.leave(id);
     });
     spawned.map(drop).inspect_err(|_| shared.leave(id))
+}
+
+/// A client's place, left even if its command panics: otherwise the client would wait for ever.
+struct Place<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.leave(self.id);
+    }
 }
 
 fn serve(shared: &Shared, id: u64, stream: UnixStream) -> io::Result<()> {

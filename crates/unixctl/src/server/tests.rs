@@ -206,3 +206,33 @@ fn the_command_that_stops_the_server_is_still_answered() {
     assert_eq!(client.call("exit", &[]).unwrap().unwrap().len(), (1 << 20) + 1);
     dropper.join().unwrap();
 }
+
+#[test]
+fn a_command_that_panics_ends_its_connection_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut commands = commands();
+    commands.add("fail", "", 0..=0, |_| panic!("on purpose"));
+    let server = Server::bind(dir.path().join("s.ctl"), commands).unwrap();
+    // More often than there are places.
+    for _ in 0..=CLIENTS_MAX {
+        let mut client = Client::connect(server.path()).unwrap();
+        assert!(client.call("fail", &[]).is_err());
+    }
+    let mut client = Client::connect(server.path()).unwrap();
+    assert!(client.call("version", &[]).unwrap().is_ok());
+}
+
+#[test]
+fn commands_have_the_stack_that_deep_flow_tables_need() {
+    fn deep(n: u32) -> u32 {
+        let room = std::hint::black_box([n; 1024]);
+        if n == 0 { 0 } else { deep(n - 1) + room[0] / n }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut commands = commands();
+    // 4 MB and more.
+    commands.add("deep", "", 0..=0, |_| Ok(deep(1000).to_string()));
+    let server = Server::bind(dir.path().join("s.ctl"), commands).unwrap();
+    let mut client = Client::connect(server.path()).unwrap();
+    assert_eq!(client.call("deep", &[]).unwrap().unwrap(), "1000\n");
+}
