@@ -147,10 +147,3 @@ fn same_megaflows() {
     }
     println!("{n} {same} {wide}");
 }
-
-#[test]
-fn debug_one() {
-    let f = bytes("02000000000202000000000186dd6ff0000000203aff00000000000000000000000000000000ff0200000000000000000001ff00000187009818e0000000fe8000000000000000000000000000020201020000000002");
-    println!("{:?}", flow::locate(&f, f.len()));
-    println!("{}", known::has_whole_options(&f));
-}

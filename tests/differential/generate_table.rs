@@ -24,6 +24,7 @@ pub fn scenario(seed: u64, packets: usize) -> Scenario {
         learns: rng.chance(20),
         normal: rng.chance(15),
         loops: rng.chance(4),
+        odd_tags: rng.chance(3),
         modern: false,
         learn_priority: LEARN_PRIORITY,
         learn_cookie: LEARN_COOKIE,

@@ -225,7 +225,7 @@ fn check(m: &Match) -> Result<(), String> {
         && transports.contains(&m.value.pkt.nw_proto)
         && fields.iter().any(|f| f.get(mask) != 0)
     {
-        let why = "OFPBMC_BAD_PREREQ: later fragments have no ports and no TCP flags";
+        let why = "later fragments have no ports and no TCP flags (OFPBMC_BAD_PREREQ)";
         return Err(why.to_owned());
     }
     check_connection(m)

@@ -355,7 +355,7 @@ const CASES: &[Case] = &[
         &[TCP],
     ),
     groups(
-        &["group_id=1,type=all,bucket=actions=learn(table=5,output:in_port),enqueue:3:1,output:2"],
+        &["group_id=1,type=all,bucket=actions=learn(table=5,output:in_port),output:2"],
         "actions=group:1,4",
         &[TCP],
     ),
