@@ -100,7 +100,8 @@ fn known_differences_are_as_listed() {
             stateful: false,
             inputs: vec![Input { port: 0, frame: bytes(known.packet) }],
         };
-        let only = |frames: &str| vec![Outputs::from([(1, frames.split(' ').map(bytes).collect())])];
+        let only =
+            |frames: &str| vec![Outputs::from([(1, frames.split(' ').map(bytes).collect())])];
         let theirs = bench.ovs().and_then(|ovs| ovs.run(&scenario)).expect(known.why);
         let ours = ours::Ours::load(&scenario).and_then(|o| o.run(&scenario)).expect(known.why);
         let (theirs, ours, met) = (show(&theirs.outputs), show(&ours.outputs), ours.withheld);
@@ -135,14 +136,20 @@ fn same_megaflows() {
         for input in &scenario.inputs {
             let trace = ovs.trace(input).expect("traces");
             let Some(theirs) = megaflow::theirs(&trace) else { continue };
-            let Some((ours, text)) = ours.answer(input) else { continue };
+            let text = ours.trace(input); let Some(ours) = ours.answer(input) else { continue };
             n += 1;
             let excess = megaflow::excess(&ours.mask, &theirs.mask);
             if !excess.is_empty() {
                 println!("seed {seed}: {excess:?}\n{trace}\n{text}\n");
-            } else { wide += 1; }
+            } else {
+                wide += 1;
+            }
             let (a, b) = (megaflow::plain(&theirs.actions), megaflow::plain(&ours.actions));
-            if a == b { same += 1; } else { println!("seed {seed}: actions\n   {a}\n   {b}"); }
+            if a == b {
+                same += 1;
+            } else {
+                println!("seed {seed}: actions\n   {a}\n   {b}");
+            }
         }
     }
     println!("{n} {same} {wide}");

@@ -24,12 +24,13 @@ pub enum Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Difference::Refused { flow, by, why } => write!(f, "flow {flow} refused by {by}: {why}"),
+            Difference::Refused { flow, by, why } => {
+                write!(f, "flow {flow} refused by {by}: {why}")
+            }
             Difference::Output { packet } => write!(f, "output of packet {packet}"),
-            Difference::Counts { cookie, theirs, ours } => write!(
-                f,
-                "packets and bytes of flow {cookie:#x}: OVS {theirs:?}, here {ours:?}"
-            ),
+            Difference::Counts { cookie, theirs, ours } => {
+                write!(f, "packets and bytes of flow {cookie:#x}: OVS {theirs:?}, here {ours:?}")
+            }
             Difference::Learned { theirs, ours } => {
                 writeln!(f, "learned flows: OVS")?;
                 theirs.iter().try_for_each(|l| writeln!(f, "    {l}"))?;

@@ -188,9 +188,7 @@ impl Field {
             Kind::FlowLabel => rng.familiar(&FLOW_LABELS).into(),
             Kind::TcpFlags => rng.familiar(&TCP_FLAGS).into(),
             Kind::Small => rng.familiar(&[0u128, 0, 1, 2, 3]),
-            Kind::Number if rng.chance(5) => {
-                u128::from(rng.bits()) << 64 | u128::from(rng.bits())
-            }
+            Kind::Number if rng.chance(5) => u128::from(rng.bits()) << 64 | u128::from(rng.bits()),
             Kind::Number if rng.chance(50) => 0,
             Kind::Number => rng.familiar(&NUMBERS).into(),
             Kind::ArpOp => rng.pick(&[1u8, 2, 3, 254]).into(),
@@ -212,9 +210,11 @@ impl Field {
             7 if self.kind == Kind::Mac => 1 << 40,
             _ => u128::from(rng.bits()) << 64 | u128::from(rng.bits()),
         };
-        match mask & ones {
-            0 => 1,
-            mask => mask,
+        match (mask & ones, self.kind) {
+            // OpenFlow 1.5 cannot say a part of a tag without saying that there is one.
+            (mask, Kind::Tci) => mask | 0x1000,
+            (0, _) => 1,
+            (mask, _) => mask,
         }
     }
 
@@ -257,7 +257,6 @@ fn mac_number(mac: [u8; 6]) -> u128 {
 }
 
 fn mac_text(value: u128) -> String {
-    let bytes: Vec<String> =
-        value.to_be_bytes()[10..].iter().map(|b| format!("{b:02x}")).collect();
+    let bytes: Vec<String> = value.to_be_bytes()[10..].iter().map(|b| format!("{b:02x}")).collect();
     bytes.join(":")
 }

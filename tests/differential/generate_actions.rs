@@ -121,7 +121,14 @@ fn instructions(rng: &mut Rng, plan: &mut Plan, at: usize, known: &mut Known) ->
         let mut set = Vec::new();
         for _ in 0..rng.range(1, 4) {
             let make: Make = rng.pick(&[
-                output as Make, set_field, push_vlan, strip_vlan, dec_ttl, group, push_mpls, output,
+                output as Make,
+                set_field,
+                push_vlan,
+                strip_vlan,
+                dec_ttl,
+                group,
+                push_mpls,
+                output,
             ]);
             set.extend(make(rng, plan, at, known, 1));
         }
@@ -169,7 +176,10 @@ fn flood(rng: &mut Rng, plan: &mut Plan, _: usize, _: &mut Known, _: u8) -> Opti
 }
 
 fn controller(rng: &mut Rng, _: &mut Plan, _: usize, _: &mut Known, _: u8) -> Option<String> {
-    Some(rng.pick(&["controller", "controller(max_len=64)", "controller(reason=action,id=1)"]).into())
+    Some(
+        rng.pick(&["controller", "controller(max_len=64)", "controller(reason=action,id=1)"])
+            .into(),
+    )
 }
 
 /// A field that may be written, most often one of the protocol's own.
@@ -251,7 +261,13 @@ fn load(rng: &mut Rng, plan: &mut Plan, _: usize, known: &mut Known, _: u8) -> O
 }
 
 /// Moves something, more often than not to where it shows in the packet.
-fn move_field(rng: &mut Rng, plan: &mut Plan, _: usize, known: &mut Known, _: u8) -> Option<String> {
+fn move_field(
+    rng: &mut Rng,
+    plan: &mut Plan,
+    _: usize,
+    known: &mut Known,
+    _: u8,
+) -> Option<String> {
     let readable: Vec<&Field> =
         FIELDS.iter().filter(|f| !f.nxm.is_empty() && known.allows(f.needs)).collect();
     let from = rng.pick(&readable);
@@ -321,7 +337,13 @@ fn push_vlan(rng: &mut Rng, plan: &mut Plan, _: usize, known: &mut Known, _: u8)
     })
 }
 
-fn strip_vlan(rng: &mut Rng, plan: &mut Plan, _: usize, known: &mut Known, _: u8) -> Option<String> {
+fn strip_vlan(
+    rng: &mut Rng,
+    plan: &mut Plan,
+    _: usize,
+    known: &mut Known,
+    _: u8,
+) -> Option<String> {
     if plan.modern && !known.vlan {
         return None;
     }
@@ -404,7 +426,13 @@ fn group(rng: &mut Rng, plan: &mut Plan, _: usize, _: &mut Known, depth: u8) -> 
     (!plan.groups.is_empty() && depth < 2).then(|| format!("group:{}", rng.pick(&plan.groups)))
 }
 
-fn clone_some(rng: &mut Rng, plan: &mut Plan, at: usize, known: &mut Known, depth: u8) -> Option<String> {
+fn clone_some(
+    rng: &mut Rng,
+    plan: &mut Plan,
+    at: usize,
+    known: &mut Known,
+    depth: u8,
+) -> Option<String> {
     if depth > 1 {
         return None;
     }
@@ -412,7 +440,13 @@ fn clone_some(rng: &mut Rng, plan: &mut Plan, at: usize, known: &mut Known, dept
     Some(format!("clone({})", [inner, vec![format!("output:{}", port(rng))]].concat().join(",")))
 }
 
-fn stack(rng: &mut Rng, plan: &mut Plan, at: usize, known: &mut Known, depth: u8) -> Option<String> {
+fn stack(
+    rng: &mut Rng,
+    plan: &mut Plan,
+    at: usize,
+    known: &mut Known,
+    depth: u8,
+) -> Option<String> {
     let readable: Vec<&Field> =
         FIELDS.iter().filter(|f| !f.nxm.is_empty() && known.allows(f.needs)).collect();
     let from = rng.pick(&readable);
@@ -462,14 +496,14 @@ fn bundle(rng: &mut Rng, _: &mut Plan, _: usize, _: &mut Known, _: u8) -> Option
 
 fn fin_timeout(rng: &mut Rng, _: &mut Plan, _: usize, known: &mut Known, _: u8) -> Option<String> {
     let idle = rng.pick(&[100, 200]);
-    known
-        .allows(Needs::Tcp)
-        .then(|| format!("fin_timeout(idle_timeout={idle},hard_timeout=300)"))
+    known.allows(Needs::Tcp).then(|| format!("fin_timeout(idle_timeout={idle},hard_timeout=300)"))
 }
 
 fn sample(rng: &mut Rng, _: &mut Plan, _: usize, _: &mut Known, _: u8) -> Option<String> {
     let probability = rng.pick(&[1, 65535]);
-    Some(format!("sample(probability={probability},collector_set_id=1,obs_domain_id=2,obs_point_id=3)"))
+    Some(format!(
+        "sample(probability={probability},collector_set_id=1,obs_domain_id=2,obs_point_id=3)"
+    ))
 }
 
 fn exit(_: &mut Rng, _: &mut Plan, _: usize, _: &mut Known, _: u8) -> Option<String> {

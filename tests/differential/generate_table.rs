@@ -37,7 +37,8 @@ pub fn scenario(seed: u64, packets: usize) -> Scenario {
         flows.extend(table(rng, &mut plan, at, &shapes));
     }
     number(&mut flows, 1);
-    let changes = if rng.chance(25) { changes(rng, &mut plan, &shapes, &flows) } else { Vec::new() };
+    let changes =
+        if rng.chance(25) { changes(rng, &mut plan, &shapes, &flows) } else { Vec::new() };
     let mut inputs: Vec<Input> = (0..packets)
         .map(|_| {
             let shape = if rng.chance(90) { rng.pick(&shapes) } else { Shape::random(rng) };
@@ -91,7 +92,13 @@ fn flow(table: u8, priority: u16, words: &[String], actions: &str) -> String {
 }
 
 /// Flows of one conjunctive match of two or three clauses, and the flow for its packets.
-fn conjunction(rng: &mut Rng, plan: &mut Plan, at: usize, shape: &Shape, priority: u16) -> Vec<String> {
+fn conjunction(
+    rng: &mut Rng,
+    plan: &mut Plan,
+    at: usize,
+    shape: &Shape,
+    priority: u16,
+) -> Vec<String> {
     let id = u32::from(priority) + at as u32;
     let table = plan.tables[at];
     let n = rng.range(2, 3);
@@ -103,7 +110,10 @@ fn conjunction(rng: &mut Rng, plan: &mut Plan, at: usize, shape: &Shape, priorit
             let text = format!("conjunction({id},{clause}/{n})");
             let line = flow(table, priority, &words, &text);
             let same = line.split(",actions=").next().map(str::to_owned);
-            if !flows.iter().any(|f: &String| f.split(",actions=").next().map(str::to_owned) == same) {
+            if !flows
+                .iter()
+                .any(|f: &String| f.split(",actions=").next().map(str::to_owned) == same)
+            {
                 flows.push(line);
             }
         }
@@ -127,12 +137,16 @@ fn changes(rng: &mut Rng, plan: &mut Plan, shapes: &[Shape], flows: &[String]) -
         let at = rng.below(plan.tables.len());
         let table = plan.tables[at];
         let shape = rng.pick(shapes);
-        let (words, known) = matches(rng, &shape);
+        let (mut words, known) = matches(rng, &shape);
+        // That there is no tag is said otherwise in OpenFlow 1.0 and 1.5, and so not found again.
+        words.retain(|w| !w.contains("vlan"));
+        let known = Known { vlan: false, ..known };
         let words = words.join(",");
         let some = &flows[rng.below(flows.len())];
         let (matched, _) = some.split_once(",actions=").unwrap_or((some, ""));
         // Without the cookie, which would be a filter, or with its mask a whole one.
         let (cookie, matched) = matched.split_once(',').unwrap_or(("", matched));
+        let matched = if matched.contains("vlan") { "table=0,priority=9" } else { matched };
         changes.push(match rng.below(6) {
             0 => format!("delete {cookie}/-1"),
             1 => format!("delete {}", format!("table={table},{words}").trim_end_matches(',')),

@@ -97,7 +97,17 @@ fn without_part(text: &str, n: usize) -> Option<String> {
         }
     }
     parts.push(start..text.len());
-    let keep = ["cookie=", "table=", "priority=", "actions=", "group_id=", "type=", "bucket=", "selection_method=", "fields("];
+    let keep = [
+        "cookie=",
+        "table=",
+        "priority=",
+        "actions=",
+        "group_id=",
+        "type=",
+        "bucket=",
+        "selection_method=",
+        "fields(",
+    ];
     let dispensable: Vec<_> = parts
         .iter()
         .filter(|p| {

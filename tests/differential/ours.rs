@@ -5,10 +5,10 @@ use crate::megaflow::Answer;
 use crate::scenario::{Input, Observed, Outputs, PORTS, Scenario};
 use anyhow::{Context as _, Result};
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
-use flow::{DpPort, Extracted, FlowKey, Translate, Translation, extract, odp};
+use flow::{Action, DpPort, Extracted, FlowKey, Translation, extract, odp};
 use openflow::{Command, FlowMod, GroupCommand, OfPort, PortNames};
 use packet::{BURST, Burst, BurstBuf, HEADER_BYTES, Lender};
-use pipeline::{BridgeConfig, Pipeline};
+use pipeline::{BridgeConfig, Note, NoteKind, Noted, Pipeline};
 use pmd::{Clock, Revalidator};
 use port::{Counters, Port};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -183,10 +183,13 @@ impl Ours {
 
     /// True if a packet meets one of the known differences.
     fn meets_known(&mut self, input: &Input, scenario: &Scenario) -> bool {
-        let Some((key, translation)) = self.translate(input) else { return false };
+        let Some((key, Some(noted))) = self.translate(input) else { return false };
         self.uncounted |= crate::known::is_uncounted(&key);
-        let (actions, text) = (&translation.actions, &scenario.text());
-        crate::known::meets(&Case { frame: &input.frame, key: &key, actions, text })
+        let actions = &noted.translation.actions;
+        let comes_back = actions.iter().any(|a| matches!(a, Action::Recirc(_)));
+        let mut text = if comes_back { scenario.text() } else { String::new() };
+        add_actions(&noted.notes, &mut text);
+        crate::known::meets(&Case { frame: &input.frame, key: &key, actions, text: &text })
     }
 
     /// Sends the packets in bursts, port by port. The outputs are those of all packets together.
@@ -231,20 +234,24 @@ impl Ours {
         Ok(refused)
     }
 
-    fn translate(&self, input: &Input) -> Option<(FlowKey, Translation)> {
+    fn translate(&self, input: &Input) -> Option<(FlowKey, Option<Noted>)> {
         let mut out = Extracted::default();
         let dp = PORTS[input.port].2;
         extract(&input.frame, input.frame.len(), dp, &mut out).ok()?;
-        Some((out.key, self.pipeline.translate(&out.key)))
+        Some((out.key, self.pipeline.translate_noting(&out.key, false)))
     }
 
-    /// The megaflow that a packet would make now, and its text.
-    pub fn answer(&self, input: &Input) -> Option<(Answer, String)> {
-        let (key, Translation { mask, actions, .. }) = self.translate(input)?;
-        let actions = odp::format_actions(&actions, &odp::number);
-        let megaflow = odp::format_match(&mask.apply(&key), &mask, &odp::number);
-        let text = format!("{megaflow}, actions:{actions}");
-        Some((Answer { mask, actions }, text))
+    /// The megaflow that a packet would make now.
+    pub fn answer(&self, input: &Input) -> Option<Answer> {
+        let Translation { mask, actions, .. } = self.translate(input)?.1?.translation;
+        Some(Answer { mask, actions: odp::format_actions(&actions, &odp::number) })
+    }
+
+    /// `ofproto/trace` of a packet.
+    pub fn trace(&self, input: &Input) -> String {
+        let port = format!("in_port={}", PORTS[input.port].1.0);
+        let trace = self.pipeline.trace(BRIDGE, &port, Some(&input.frame), false, NOW_MS);
+        trace.unwrap_or_else(|e| e.to_string())
     }
 
     fn walk(&mut self, port: usize) {
@@ -304,6 +311,17 @@ impl Ours {
         let dump = tables.dump_flows(&all, NOW_MS, false, &());
         observed.learned = crate::ovs::own(&dump, self.last_cookie);
         Ok(observed)
+    }
+}
+
+/// The actions among notes, one on each line.
+fn add_actions(notes: &[Note], text: &mut String) {
+    for note in notes {
+        if note.kind == NoteKind::Action {
+            *text += "\n";
+            *text += &note.text;
+        }
+        add_actions(&note.notes, text);
     }
 }
 

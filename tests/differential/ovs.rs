@@ -374,7 +374,6 @@ pub fn number(line: &str, word: &str) -> u64 {
 fn without_statistics(line: &str) -> String {
     let volatile = ["duration=", "n_packets=", "n_bytes=", "idle_age=", "hard_age="];
     let words = line.trim().split(", ");
-    let kept: Vec<&str> =
-        words.filter(|w| !volatile.iter().any(|v| w.starts_with(v))).collect();
+    let kept: Vec<&str> = words.filter(|w| !volatile.iter().any(|v| w.starts_with(v))).collect();
     kept.join(", ")
 }

@@ -144,9 +144,10 @@ impl Megaflow {
     /// Counts packets. Only the owning thread calls this.
     #[inline(always)]
     pub(crate) fn count(&self, packets: u64, bytes: u64, tcp_flags: u16, now_ms: u64) {
-        self.packets.store(self.packets.load(Relaxed) + packets, Relaxed);
         self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
         self.used_ms.store(now_ms, Relaxed);
+        // Last: whoever reads these packets reads all their bytes.
+        self.packets.store(self.packets.load(Relaxed) + packets, Release);
         if tcp_flags != 0 {
             self.tcp_flags.store(self.tcp_flags.load(Relaxed) | tcp_flags, Relaxed);
         }
@@ -155,7 +156,7 @@ impl Megaflow {
     /// Counts so far.
     pub fn stats(&self) -> FlowStats {
         FlowStats {
-            packets: self.packets.load(Relaxed),
+            packets: self.packets.load(Acquire),
             bytes: self.bytes.load(Relaxed),
             used_ms: self.used_ms.load(Relaxed),
             tcp_flags: self.tcp_flags.load(Relaxed),

@@ -47,8 +47,15 @@ pub fn parse_actions(text: &str, names: &dyn PortNames) -> Result<Actions, Parse
     read_actions(text, names).map_err(|e| e.locate(text))
 }
 
+/// Bytes of a list of actions at most. OpenFlow's messages have 64 kB, and a list takes about as much
+/// there as it does in text.
+const MAX_TEXT: usize = 65_535;
+
 /// As [`parse_actions`], of a part of a longer text.
 pub(crate) fn read_actions(text: &str, names: &dyn PortNames) -> Result<Actions, ParseError> {
+    if text.len() > MAX_TEXT {
+        return Err(ParseError::new("", "input too big: more than 64 kB of actions"));
+    }
     parse_list(text, Cx { names, depth: 0 }, Place::Flow)
 }
 

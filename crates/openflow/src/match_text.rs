@@ -126,7 +126,11 @@ impl MatchBuilder {
             // ICMP's type and code share a place with ports, which they replace.
             _ if is_icmp(field) => {
                 let source = field.at == fld::ICMP_TYPE.at;
-                self.put(if source { fld::TCP_SRC } else { fld::TCP_DST }, value, mask * 0x101);
+                self.put(
+                    if source { fld::TCP_SRC } else { fld::TCP_DST },
+                    value,
+                    (mask & 0xff) * 0x101,
+                );
             }
             // So does the type of neighbour discovery's options, with TCP's flags.
             _ if field == fld::ND_OPTIONS_TYPE => {

@@ -172,6 +172,7 @@ impl Pipeline {
             });
         }
         self.core.drain();
+        self.core.bury();
     }
 }
 

@@ -46,6 +46,9 @@ pub(crate) struct Core {
     pub changing: Mutex<Control>,
     /// Flows that are to be learned, and when they were seen, while somebody makes a change.
     pub queue: Mutex<Vec<(Arc<Learned>, u64)>>,
+    /// Snapshots that were replaced, until nobody reads them: a polling thread that is the last to look
+    /// at one must not be who frees the million flows that were deleted since.
+    retired: Mutex<Vec<Arc<Snapshot>>>,
     /// Flows with `send_flow_rem` that were removed, and from which bridge.
     pub removed: Mutex<VecDeque<(String, Removed)>>,
     pub frozen: Arc<FrozenTable>,
@@ -60,6 +63,7 @@ impl Core {
     pub fn change<T>(&self, change: impl FnOnce(&mut Control) -> T) -> T {
         let out = change(&mut self.control());
         self.drain();
+        self.bury();
         out
     }
 
@@ -83,9 +87,21 @@ impl Core {
         self.publish(next, matters);
     }
 
+    fn retired(&self) -> MutexGuard<'_, Vec<Arc<Snapshot>>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frees replaced snapshots that nobody reads any more. Not for polling threads.
+    pub fn bury(&self) {
+        // Freed after the lock is let go.
+        let gone: Vec<_> = self.retired().extract_if(.., |s| Arc::strong_count(s) == 1).collect();
+        drop(gone);
+    }
+
     /// Replaces the snapshot.
     pub fn publish(&self, next: Snapshot, matters: bool) {
-        self.snapshot.store(Arc::new(next));
+        let old = self.snapshot.swap(Arc::new(next));
+        self.retired().push(old);
         if matters {
             // After the tables: who sees the new number also sees the new tables.
             self.generation.fetch_add(1, Ordering::Release);

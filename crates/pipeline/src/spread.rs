@@ -3,7 +3,7 @@
 use crate::action_set;
 use crate::hash;
 use crate::note::NoteKind;
-use crate::walk::{Stop, Walk};
+use crate::walk::{Stop, TOO_MANY_LABELS, TOO_MANY_TAGS, Walk};
 use openflow::{Bucket, Bundle, Group, GroupType, Multipath, OfPort};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -131,7 +131,8 @@ impl Walk<'_> {
             self.conclude();
             self.action_set = set;
         }
-        if self.stop == Stop::Exit {
+        // What is wrong with the bucket's own packet concerns no other, as in OVS.
+        if matches!(self.stop, Stop::Exit | Stop::Failed(TOO_MANY_LABELS | TOO_MANY_TAGS)) {
             self.stop = Stop::No;
         }
         self.within = within;

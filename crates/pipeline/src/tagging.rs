@@ -148,7 +148,11 @@ impl Headers {
                 return i + 1;
             }
         }
-        flow::MPLS_LABELS
+        // No bottom: either there are more than are read, or the packet is cut short (as in OVS).
+        let mut whole = FlowKey::default();
+        whole.mpls_lse = [U32::new(u32::MAX); flow::MPLS_LABELS];
+        self.depend(&whole);
+        self.pkt().mpls_lse.iter().rposition(|lse| lse.get() != 0).map_or(0, |last| last + 1)
     }
 
     /// `push_mpls`. Everything before must be committed.

@@ -34,6 +34,10 @@ const MAX_ACTIONS: usize = 8192;
 /// Values on the stack (OVS stops at 64 kB).
 const MAX_STACK: usize = 4096;
 
+/// Why a packet is dropped that is given more headers than fit.
+pub(crate) const TOO_MANY_TAGS: &str = "Too many VLAN tags";
+pub(crate) const TOO_MANY_LABELS: &str = "Too many MPLS labels";
+
 /// Whether and why the walk goes no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -242,19 +246,23 @@ impl<'a> Walk<'a> {
             Action::Multipath(multipath) => self.multipath(multipath),
             Action::DecTtl(controllers) => return self.dec_ttl(controllers),
             Action::DecMplsTtl => return self.dec_mpls_ttl(),
-            Action::PushVlan(tpid) => self.checked(|h| h.push_vlan(*tpid), "Too many VLAN tags"),
+            Action::PushVlan(tpid) => self.checked(|h| h.push_vlan(*tpid), TOO_MANY_TAGS),
             Action::PushMpls(t) => {
                 self.commit();
-                self.checked(|h| h.push_mpls(*t), "Too many MPLS labels");
+                self.checked(|h| h.push_mpls(*t), TOO_MANY_LABELS);
             }
-            Action::PopMpls(t) => self.checked(|h| h.pop_mpls(*t), "Too many MPLS labels"),
+            Action::PopMpls(t) => self.checked(|h| h.pop_mpls(*t), TOO_MANY_LABELS),
             Action::StripVlan => self.h.pop_vlan(),
             Action::Resubmit { port, table, .. } => {
                 let port = port.filter(|p| *p != OfPort::IN_PORT).unwrap_or_else(|| self.in_port());
                 self.table(table.unwrap_or(self.place.table), port);
             }
             Action::GotoTable(table) => self.table(*table, self.in_port()),
-            Action::Learn(learn) => self.learn(learn),
+            Action::Learn(learn) => {
+                // As much work as so many actions.
+                self.steps = self.steps.saturating_add(learn.specs.len() as u32);
+                self.learn(learn);
+            }
             Action::FinTimeout { idle, hard } => {
                 if let Some(rule) = self.place.rule {
                     self.caused.fin_timeout(rule, *idle, *hard);
