@@ -55,7 +55,7 @@ impl Scene {
         }
         let registry = Arc::<Registry>::default();
         let clock = Clock::default();
-        let revalidator = Revalidator::start(pipeline.clone(), clock.clone()).expect("a thread");
+        let revalidator = Revalidator::start(pipeline.clone(), clock).expect("a thread");
         revalidator.set_registries(vec![registry.clone()]);
         let scene = Scene {
             pipeline,

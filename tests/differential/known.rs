@@ -37,8 +37,9 @@ pub struct Known {
 /// All of them.
 pub const KNOWN: &[Known] = &[
     Known {
-        why: "A tag pushed on two. OVS keeps two tags of a packet and loses the innermost then; \
-              nobody asked for that, and here it stays.",
+        why: "A tag pushed on two. OVS keeps two tags of a packet and loses the innermost then; nobody \
+              asked for that, and here it stays. (Where flows push more than two themselves, the packet is \
+              dropped and `ofproto/trace` says why.)",
         meets: |c| tags(c.frame) + c.text.matches("push_vlan").count() > 2,
         flows: &["actions=push_vlan:0x88a8,output:2"],
         packet: "0200000000020200000000018100000a8100000b12340000",
@@ -171,8 +172,9 @@ pub const KNOWN: &[Known] = &[
     },
     Known {
         why: "Reserved bits or an option's type are set in a neighbour solicitation or advertisement with a \
-              wrong checksum. OVS computes the checksum anew, which makes the packet a right one; here it \
-              stays as wrong as it was, as with all other fields in both.",
+              wrong checksum or with extension headers. OVS computes the checksum anew, which makes a wrong \
+              one right, and with extension headers a right one wrong; here it is changed as the field was, \
+              as with all other fields in both.",
         meets: |c| {
             let extra = |a: &Action| match a {
                 Action::Set(r) => {
@@ -180,7 +182,7 @@ pub const KNOWN: &[Known] = &[
                 }
                 _ => false,
             };
-            any(c.actions, &extra) && !has_right_icmp6_checksum(c.frame)
+            any(c.actions, &extra) && !is_right_icmp6(c.frame)
         },
         flows: &["icmp6,icmpv6_type=135,actions=set_field:1->nd_reserved,output:2"],
         packet: "02000000000202000000000186dd6000000000183aff\
@@ -215,14 +217,9 @@ pub const KNOWN: &[Known] = &[
                8700799ae000008020010db800000000000000000000000101010200000000ee",
     },
     Known {
-        why: "Labels are popped from a packet that had none of its own and is given another EtherType so. \
-              OVS sends it as it came.",
-        meets: |c| {
-            let mpls = |t: u16| [ether_type::MPLS, ether_type::MPLS_MCAST].contains(&t);
-            let own = c.key.dl_type.get();
-            let other = |a: &Action| matches!(a, Action::PopMpls { ethertype } if !mpls(*ethertype) && *ethertype != own);
-            !mpls(own) && any(c.actions, &other)
-        },
+        why: "Labels are pushed and popped again, and the EtherType is another then than it was. OVS sends the \
+              packet with its old EtherType.",
+        meets: |c| c.text.contains("push_mpls") && c.text.contains("pop_mpls"),
         flows: &[
             "table=0,actions=push_mpls:0x8847,push_mpls:0x8847,pop_mpls:0x0800,resubmit(,1)",
             "table=1,actions=output:2",
@@ -230,6 +227,55 @@ pub const KNOWN: &[Known] = &[
         packet: "02000000000202000000000112340000",
         theirs: "02000000000202000000000112340000",
         ours: "02000000000202000000000108000000",
+    },
+    Known {
+        why: "A label stack entry is all zero or becomes so: label 0, class 0, TTL 0 and not the bottom. It is \
+              an entry like others; to OVS there is none.",
+        meets: |c| {
+            let entries = c.key.mpls_lse.iter().map(|l| l.get());
+            let bottom = entries.clone().position(|l| l & 0x100 != 0).unwrap_or(2);
+            let one_field = |l: u32| {
+                let fields = [0xffff_f000, 0xe00, 0x1ff];
+                fields.iter().filter(|f| l & *f != 0).count() < 2
+            };
+            let mpls = [ether_type::MPLS, ether_type::MPLS_MCAST].contains(&c.key.dl_type.get());
+            mpls && c.text.contains("mpls") && entries.take(bottom + 1).any(one_field)
+        },
+        flows: &["mpls,actions=set_mpls_tc(0),output:2"],
+        packet: "020000000002020000000001884700000a00",
+        theirs: "0200000000020200000000018847",
+        ours: "020000000002020000000001884700000000",
+    },
+    Known {
+        why: "NORMAL gets a packet with two tags, one of which says nothing (VLAN 0, priority 0). It is sent \
+              without that tag if it is the outer one; OVS takes off both then, and the inner one alone if it \
+              is that.",
+        meets: |c| {
+            let empty = |at: usize| [c.frame[at] & 0xef, c.frame[at + 1]] == [0, 0];
+            tags(c.frame) > 1 && (empty(14) || empty(18)) && c.text.contains("NORMAL")
+        },
+        flows: &["actions=normal", "dl_src=02:00:00:00:00:02,actions=output:77"],
+        packet: "0200000000020200000000018100000081000005123400",
+        theirs: "020000000002020000000001123400",
+        ours: "02000000000202000000000181000005123400",
+    },
+    Known {
+        why: "`check_pkt_larger` measures an IP packet with padding behind it that was given a label. With a \
+              label there is no telling what is padding; OVS remembers how much there was before.",
+        meets: |c| {
+            let padded = (1..c.frame.len()).contains(&locate(c.frame, c.frame.len()).0.end);
+            padded && c.text.contains("check_pkt_larger") && c.text.contains("push_mpls")
+        },
+        flows: &[
+            "actions=push_mpls:0x8847,check_pkt_larger(40)->NXM_NX_REG0[0],\
+             move:NXM_NX_REG0[0..7]->NXM_OF_ETH_SRC[0..7],output:2",
+        ],
+        packet: "020000000002020000000001080045000014000000004006\
+                 66e10a0000010a000002aabbccddeeff",
+        theirs: "020000000002020000000000884700000140450000140000\
+                 0000400666e10a0000010a000002aabbccddeeff",
+        ours: "020000000002020000000001884700000140450000140000\
+               0000400666e10a0000010a000002aabbccddeeff",
     },
     Known {
         why: "The tag of a packet with the drop eligible bit is written. Neither has a field for the bit, and \
@@ -273,7 +319,7 @@ pub const KNOWN: &[Known] = &[
         why: "`vlan_tci` is written without the bit that says that there is a tag, in a packet with two. \
               That takes off the outer tag; OVS takes off both.",
         meets: |c| {
-            let words = ["->NXM_OF_VLAN_TCI", "pop:NXM_OF_VLAN_TCI", ":0x0->vlan_tci"];
+            let words = ["->NXM_OF_VLAN_TCI", "pop:NXM_OF_VLAN_TCI", ":0x0->vlan_tci", ":0->vlan_tci"];
             let writes = words.iter().any(|w| c.text.contains(w));
             // OVS also remembers the EtherType of the tag for the next one.
             let other = c.frame.get(12..14) == Some(&[0x88, 0xa8]) || c.text.contains("0x88a8");
@@ -334,7 +380,7 @@ fn has_whole_options(frame: &[u8]) -> bool {
 }
 
 /// True for an ICMPv6 packet without extension headers that has the checksum that it should have.
-fn has_right_icmp6_checksum(frame: &[u8]) -> bool {
+fn is_right_icmp6(frame: &[u8]) -> bool {
     let layers = locate(frame, frame.len()).0;
     let (from, to) = (layers.network + 8, layers.network + 40);
     let (Some(addresses), Some(body)) =
@@ -345,7 +391,7 @@ fn has_right_icmp6_checksum(frame: &[u8]) -> bool {
     let word = |w: &[u8]| u32::from(w[0]) << 8 | u32::from(w.get(1).copied().unwrap_or(0));
     let sum: u32 = addresses.chunks(2).chain(body.chunks(2)).map(word).sum();
     let sum = sum + u32::from(ip_proto::ICMPV6) + body.len() as u32;
-    sum != 0 && sum % 0xffff == 0
+    sum != 0 && sum % 0xffff == 0 && layers.transport == to
 }
 
 fn sets_more_than_ethernet(action: &Action) -> bool {
@@ -358,9 +404,8 @@ fn sets_more_than_ethernet(action: &Action) -> bool {
 /// True if a frame becomes longer or shorter between being cut and being sent.
 fn resizes_what_is_cut(actions: &[Action]) -> bool {
     let lists = actions.split(|a| matches!(a, Action::Output(_)));
-    let cut = |list: &[Action]| {
-        list.iter().skip_while(|a| !matches!(a, Action::Trunc(_))).any(resizes)
-    };
+    let cut =
+        |list: &[Action]| list.iter().skip_while(|a| !matches!(a, Action::Trunc(_))).any(resizes);
     let within = |a: &Action| nested(a).into_iter().any(resizes_what_is_cut);
     lists.into_iter().any(cut) || actions.iter().any(within)
 }

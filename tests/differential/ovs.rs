@@ -137,17 +137,20 @@ impl Ovs {
         let dump = self.ofctl(&[&INSTRUCTIONS[..], &["dump-flows"]].concat(), &[])?;
         let dump = dump.map_err(|e| anyhow::anyhow!("dump-flows: {e}"))?;
         let last = scenario.last_cookie();
-        let learned = match scenario.flows.iter().any(|f| f.contains("learn(")) {
+        let learned = match scenario.text().contains("learn(") {
             true => self.ofctl(&["dump-flows"], &[LEARNED])?.map_err(anyhow::Error::msg)?,
             false => String::new(),
         };
-        let mut counts = counts(&dump);
+        let mut counts = sums(&dump);
         for flow in scenario.flows.iter().chain(&scenario.changes) {
             // Deleted, or written in words of one version that another cannot decode.
             let cookie = number(flow, "cookie=");
             if cookie != 0 && !counts.contains_key(&cookie) {
                 counts.extend(self.count(cookie)?.map(|c| (cookie, c)));
             }
+        }
+        for (cookie, c) in sums(&learned) {
+            counts.entry(cookie).or_insert(c);
         }
         let learned = own(&learned, last);
         Ok(Observed { outputs, refused, counts, learned, ..Observed::default() })
@@ -340,7 +343,7 @@ impl Tap {
 }
 
 /// Packets and bytes by cookie in a dump of flows.
-fn counts(dump: &str) -> BTreeMap<u64, (u64, u64)> {
+fn sums(dump: &str) -> BTreeMap<u64, (u64, u64)> {
     let mut counts = BTreeMap::new();
     for line in dump.lines().filter(|l| l.contains("cookie=")) {
         let cookie = number(line, "cookie=");

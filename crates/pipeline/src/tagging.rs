@@ -149,9 +149,8 @@ impl Headers {
             }
         }
         // No bottom: either there are more than are read, or the packet is cut short (as in OVS).
-        let mut whole = FlowKey::default();
-        whole.mpls_lse = [U32::new(u32::MAX); flow::MPLS_LABELS];
-        self.depend(&whole);
+        let mpls_lse = [WHOLE_LABEL; flow::MPLS_LABELS];
+        self.depend(&FlowKey { mpls_lse, ..FlowKey::default() });
         self.pkt().mpls_lse.iter().rposition(|lse| lse.get() != 0).map_or(0, |last| last + 1)
     }
 
