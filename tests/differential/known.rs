@@ -266,10 +266,8 @@ pub const KNOWN: &[Known] = &[
             let padded = (1..c.frame.len()).contains(&locate(c.frame, c.frame.len()).0.end);
             padded && c.text.contains("check_pkt_larger") && c.text.contains("push_mpls")
         },
-        flows: &[
-            "actions=push_mpls:0x8847,check_pkt_larger(40)->NXM_NX_REG0[0],\
-             move:NXM_NX_REG0[0..7]->NXM_OF_ETH_SRC[0..7],output:2",
-        ],
+        flows: &["actions=push_mpls:0x8847,check_pkt_larger(40)->NXM_NX_REG0[0],\
+             move:NXM_NX_REG0[0..7]->NXM_OF_ETH_SRC[0..7],output:2"],
         packet: "020000000002020000000001080045000014000000004006\
                  66e10a0000010a000002aabbccddeeff",
         theirs: "020000000002020000000000884700000140450000140000\
@@ -319,7 +317,8 @@ pub const KNOWN: &[Known] = &[
         why: "`vlan_tci` is written without the bit that says that there is a tag, in a packet with two. \
               That takes off the outer tag; OVS takes off both.",
         meets: |c| {
-            let words = ["->NXM_OF_VLAN_TCI", "pop:NXM_OF_VLAN_TCI", ":0x0->vlan_tci", ":0->vlan_tci"];
+            let words =
+                ["->NXM_OF_VLAN_TCI", "pop:NXM_OF_VLAN_TCI", ":0x0->vlan_tci", ":0->vlan_tci"];
             let writes = words.iter().any(|w| c.text.contains(w));
             // OVS also remembers the EtherType of the tag for the next one.
             let other = c.frame.get(12..14) == Some(&[0x88, 0xa8]) || c.text.contains("0x88a8");
@@ -349,7 +348,7 @@ pub fn is_uncounted(key: &FlowKey) -> bool {
 }
 
 /// VLAN tags of a frame.
-fn tags(frame: &[u8]) -> usize {
+pub fn tags(frame: &[u8]) -> usize {
     let types = frame.get(12..).unwrap_or_default().chunks_exact(4);
     types.take_while(|t| matches!(t[..2], [0x81, 0x00] | [0x88, 0xa8])).count()
 }

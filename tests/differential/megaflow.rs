@@ -1,8 +1,12 @@
 //! What `ofproto/trace` says about a packet: its megaflow and its datapath actions.
 
 use crate::ours::Names;
-use flow::FlowMask;
+use flow::{FRAG_LATER, FlowKey, FlowMask, ether_type, ip_proto};
 use openflow::{FullMask, MatchBuilder};
+use zerocopy::big_endian::U16;
+
+/// The bit of a tag's control information that says that there is a tag.
+const TAG_PRESENT: u16 = 0x1000;
 
 /// One switch's answer for one packet.
 #[derive(Debug, Clone)]
@@ -13,14 +17,19 @@ pub struct Answer {
     pub actions: String,
 }
 
-/// Reads OVS's. `None` if the translation failed, or the packet goes through the tables more than once.
-pub fn theirs(trace: &str) -> Option<Answer> {
+/// Reads OVS's for a packet with so many tags. `None` if the translation failed, or the packet goes
+/// through the tables more than once.
+pub fn theirs(trace: &str, tags: usize) -> Option<Answer> {
     let line = |start: &str| trace.lines().find_map(|l| l.strip_prefix(start));
     if trace.contains("Translation failed") || trace.contains("recirc(") {
         return None;
     }
     let mut builder = MatchBuilder::default();
     let mut more = FullMask::default();
+    for (i, tag) in more.0.pkt.vlan.iter_mut().enumerate() {
+        // The EtherTypes of a megaflow, which are always whole, say where the tags end.
+        tag.tci = if i < tags { TAG_PRESENT } else { u16::MAX }.into();
+    }
     for word in line("Megaflow: ")?.split(',') {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value)),
@@ -53,16 +62,58 @@ fn partly(name: &str, value: Option<&str>, mask: &mut FullMask) -> Option<()> {
     Some(())
 }
 
-/// The fields of which `ours` looks at bits that `theirs` leaves open.
-pub fn excess(ours: &FlowMask, theirs: &FlowMask) -> Vec<String> {
+/// The bits of a mask that tell packets with these headers apart: others are zero in all of them.
+pub fn telling(key: &FlowKey, mask: &FlowMask) -> FlowKey {
+    let mut m = *mask.bits();
+    (m.in_port, m.recirc_id, m.dl_type) = Default::default();
+    // OVS looks at a tag's EtherType where it looks at the tag, and does not say so.
+    m.vlan.iter_mut().for_each(|v| v.tpid = Default::default());
+    let dl_type = key.dl_type.get();
+    let (ipv4, ipv6) = (dl_type == ether_type::IPV4, dl_type == ether_type::IPV6);
+    let arp = matches!(dl_type, ether_type::ARP | ether_type::RARP);
+    let whole = (ipv4 || ipv6) && key.nw_frag & FRAG_LATER == 0;
+    let icmp = whole && [ip_proto::ICMP, ip_proto::ICMPV6].contains(&key.nw_proto);
+    let transport = [ip_proto::TCP, ip_proto::UDP, ip_proto::SCTP].contains(&key.nw_proto) && whole;
+    let discovery = icmp && ipv6 && [135, 136].contains(&key.tp_src.get());
+    if !matches!(dl_type, ether_type::MPLS | ether_type::MPLS_MCAST) {
+        m.mpls_lse = Default::default();
+    }
+    if !ipv4 && !arp {
+        (m.nw_src, m.nw_dst) = Default::default();
+    }
+    if !ipv6 {
+        (m.ipv6_src, m.ipv6_dst, m.ipv6_label) = Default::default();
+    }
+    if !ipv4 && !ipv6 {
+        (m.nw_tos, m.nw_ttl, m.nw_frag) = Default::default();
+        m.nw_proto &= if arp { u8::MAX } else { 0 };
+    }
+    let ports = if transport { u16::MAX } else { u16::from(icmp) * 0xff };
+    m.tp_src &= U16::new(ports);
+    m.tp_dst &= U16::new(ports);
+    if !discovery && !arp {
+        (m.arp_sha, m.arp_tha) = Default::default();
+    }
+    if !discovery {
+        (m.nd_target, m.igmp_group) = Default::default();
+    }
+    let flags = if transport && key.nw_proto == ip_proto::TCP { 0xfff } else { 0 };
+    m.tcp_flags &= U16::new(if discovery { 0xff } else { flags });
+    m
+}
+
+/// How many bits.
+pub fn count(bits: &FlowKey) -> u32 {
+    bits.words().iter().map(|w| w.count_ones()).sum()
+}
+
+/// The fields of which `ours` has bits that `theirs` has not.
+pub fn excess(ours: &FlowKey, theirs: &FlowKey) -> Vec<String> {
     let mut only = FullMask::default();
-    let pairs = ours.bits().words().iter().zip(theirs.bits().words());
+    let pairs = ours.words().iter().zip(theirs.words());
     for (word, (o, t)) in only.0.words_mut().iter_mut().zip(pairs) {
         *word = o & !t;
     }
-    (only.0.pkt.in_port, only.0.pkt.recirc_id) = (0, 0);
-    // OVS looks at a tag's EtherType where it looks at the tag, and does not say so.
-    only.0.pkt.vlan.iter_mut().for_each(|v| v.tpid = 0.into());
     let fields = openflow::fields().iter().filter(|f| f.get(&only.0) != 0);
     fields.map(|f| format!("{} {:#x}", f.name, f.get(&only.0))).collect()
 }
@@ -72,7 +123,13 @@ pub fn excess(ours: &FlowMask, theirs: &FlowMask) -> Vec<String> {
 /// nobody sees the outcome of. Outputs next to each other are sorted: OVS floods in the order of a hash
 /// table.
 pub fn steps(actions: &str) -> String {
-    let mut steps: Vec<String> = split(actions).into_iter().filter_map(step).collect();
+    let mut steps: Vec<String> = Vec::new();
+    for next in split(actions).into_iter().filter_map(step) {
+        match (steps.last().map(String::as_str), next.as_str()) {
+            (Some("pop_vlan"), "push_vlan") => drop(steps.pop()),
+            _ => steps.push(next),
+        }
+    }
     while steps.last().is_some_and(|s| !is_seen(s)) {
         steps.pop();
     }
@@ -90,12 +147,15 @@ fn step(text: &str) -> Option<String> {
     let inside = rest.strip_suffix(')').unwrap_or(rest);
     match name {
         "set" => None,
+        // A tag is set by taking it off and putting another on.
+        "push_vlan" => Some(name.to_owned()),
         // For whom it is depends on sockets and identifiers.
         "userspace" => Some(name.to_owned()),
         "clone" | "gt" | "le" => Some(format!("{name}({})", steps(inside))),
         "check_pkt_len" => {
             let parts = split(inside).into_iter().map(|p| step(p).unwrap_or_default());
-            Some(format!("{name}({})", parts.collect::<Vec<_>>().join(",")))
+            let parts = parts.collect::<Vec<_>>().join(",");
+            (!parts.ends_with("gt(drop),le(drop)")).then(|| format!("{name}({parts})"))
         }
         _ => Some(text.to_owned()),
     }

@@ -241,10 +241,15 @@ impl Ours {
         Some((out.key, self.pipeline.translate_noting(&out.key, false)))
     }
 
-    /// The megaflow that a packet would make now.
-    pub fn answer(&self, input: &Input) -> Option<Answer> {
-        let Translation { mask, actions, .. } = self.translate(input)?.1?.translation;
-        Some(Answer { mask, actions: odp::format_actions(&actions, &odp::number) })
+    /// A packet's fields and the megaflow that it would make now; `None` if it meets a known
+    /// difference.
+    pub fn answer(&mut self, input: &Input, scenario: &Scenario) -> Option<(FlowKey, Answer)> {
+        if self.meets_known(input, scenario) {
+            return None;
+        }
+        let (key, noted) = self.translate(input)?;
+        let Translation { mask, actions, .. } = noted?.translation;
+        Some((key, Answer { mask, actions: odp::format_actions(&actions, &odp::number) }))
     }
 
     /// `ofproto/trace` of a packet.

@@ -62,11 +62,4 @@ impl Rng {
         }
         from[0].1
     }
-
-    /// The same elements in another order.
-    pub fn shuffle<T>(&mut self, list: &mut [T]) {
-        for i in (1..list.len()).rev() {
-            list.swap(i, self.below(i + 1));
-        }
-    }
 }

@@ -147,9 +147,4 @@ impl Shape {
             frag: rng.weighted(&[(86, Frag::Whole), (7, Frag::First), (7, Frag::Later)]),
         }
     }
-
-    /// True if it is IPv4 or IPv6 to flows.
-    pub fn is_ip(&self) -> bool {
-        matches!(self.l3, L3::Ipv4 | L3::Ipv6 | L3::Snap)
-    }
 }
