@@ -42,6 +42,8 @@ use scenario::{Input, Scenario, bytes, hex};
 const CASES: u64 = 60;
 /// Packets of each.
 const PACKETS: usize = 60;
+/// Packets of each that are traced: a trace takes OVS some milliseconds.
+const TRACED: usize = 10;
 /// Failures explained before the test gives up: each takes some seconds to make small.
 const EXPLAINED: u64 = 5;
 
@@ -112,50 +114,32 @@ fn known_differences_are_as_listed() {
     }
 }
 
+/// What `ofproto/trace` says of the same packets: the same steps of datapath actions, and megaflows that
+/// look at no more bits of a packet.
+///
+/// Which bits tell a packet from a flow that it does not match is a matter of choice where several would
+/// do, and the order of OVS's tables is not known here. So it is the number of bits that is compared,
+/// and one packet in a hundred may have more.
 #[test]
-fn same_megaflows() {
+fn same_steps_and_no_narrower_megaflows() {
     let first = setting("DIFFERENTIAL_SEED", 1);
     let cases = setting("DIFFERENTIAL_CASES", CASES);
     let mut bench = Bench::default();
-    let (mut n, mut same, mut more, mut less, mut worse) = (0, 0, 0, 0, 0);
+    let mut sums = bench::Megaflows::default();
     for seed in first..first + cases {
-        let scenario = generate_table::scenario(seed, 12);
-        if scenario.stateful {
-            continue;
-        }
-        let ovs = bench.ovs().expect("runs");
-        let refused = ovs.load(&scenario).expect("loads");
-        let mut ours = ours::Ours::load(&scenario).expect("loads");
-        if !refused.is_empty() || !ours.refused.is_empty() {
-            continue;
-        }
-        for input in &scenario.inputs {
-            let Some((key, answer)) = ours.answer(input, &scenario) else { continue };
-            let trace = ovs.trace(input).expect("traces");
-            let Some(theirs) = megaflow::theirs(&trace, known::tags(&input.frame)) else {
-                continue;
-            };
-            n += 1;
-            let (o, t) =
-                (megaflow::telling(&key, &answer.mask), megaflow::telling(&key, &theirs.mask));
-            let excess = megaflow::excess(&o, &t);
-            more += usize::from(!excess.is_empty());
-            less += usize::from(!megaflow::excess(&t, &o).is_empty());
-            if megaflow::count(&o) > megaflow::count(&t) {
-                worse += 1;
-                println!(
-                    "seed {seed}: {excess:?} not {:?}\n{trace}\n{}\n",
-                    megaflow::excess(&t, &o),
-                    ours.trace(input)
-                );
-            }
-            let (a, b) = (megaflow::steps(&theirs.actions), megaflow::steps(&answer.actions));
-            if a == b {
-                same += 1;
-            } else {
-                println!("seed {seed}: actions\n   {a}\n   {b}");
-            }
-        }
+        let scenario = generate_table::scenario(seed, TRACED);
+        let compared = bench.compare_megaflows(&scenario, &mut sums);
+        compared.unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
     }
-    println!("{n} {same} more {more} less {less} worse {worse}");
+    println!(
+        "{} packets: {} megaflows are wider than OVS's, {} are narrower, {} differ in steps",
+        sums.packets,
+        sums.wider,
+        sums.narrower.len(),
+        sums.steps.len()
+    );
+    assert!(sums.packets > 2 * cases, "too few to tell");
+    assert!(sums.steps.is_empty(), "{}", sums.steps.join("\n"));
+    let allowed = sums.packets as usize / 100;
+    assert!(sums.narrower.len() <= allowed, "{}", sums.narrower.join("\n"));
 }

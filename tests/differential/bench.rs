@@ -1,11 +1,13 @@
 //! Both switches side by side: loads a scenario into both, compares, and makes failures small.
 
 use crate::compare::{self, Difference};
+use crate::megaflow;
 use crate::minimise::minimise;
 use crate::ours::Ours;
 use crate::ovs::Ovs;
 use crate::scenario::{Observed, Outputs, Scenario};
 use anyhow::Result;
+use std::cmp::Ordering;
 
 /// Packets of a failing scenario that are traced at most.
 const TRACED: usize = 3;
@@ -18,6 +20,19 @@ pub struct Bench {
     pub aborts: usize,
     /// Packets that were not compared.
     pub withheld: usize,
+}
+
+/// What was found of megaflows.
+#[derive(Default)]
+pub struct Megaflows {
+    /// Packets compared.
+    pub packets: u64,
+    /// How many have a megaflow here that looks at fewer bits than OVS's.
+    pub wider: u64,
+    /// Those that look at more.
+    pub narrower: Vec<String>,
+    /// Those that have other steps.
+    pub steps: Vec<String>,
 }
 
 /// What one comparison found.
@@ -85,6 +100,40 @@ impl Bench {
             difference = compare::first(&summed, &ours);
         }
         Ok(Some(Outcome { difference, theirs, ours, ran }))
+    }
+
+    /// Compares what both say about each packet of a scenario that packets do not change.
+    pub fn compare_megaflows(&mut self, scenario: &Scenario, sums: &mut Megaflows) -> Result<()> {
+        let mut ours = Ours::load(scenario)?;
+        let Some(refused) = self.survives(|ovs| ovs.load(scenario))? else { return Ok(()) };
+        if scenario.stateful || !refused.is_empty() || !ours.refused.is_empty() {
+            return Ok(());
+        }
+        for input in &scenario.inputs {
+            let Some((key, ours_says)) = ours.answer(input, scenario) else { continue };
+            let Some(trace) = self.survives(|ovs| ovs.trace(input))? else { return Ok(()) };
+            let tags = crate::known::tags(&input.frame);
+            let Some(theirs) = megaflow::theirs(&trace, tags) else { continue };
+            sums.packets += 1;
+            let bits = |mask| megaflow::telling(&key, mask);
+            let (our_bits, their_bits) = (bits(&ours_says.mask), bits(&theirs.mask));
+            let story = |what: &str| {
+                format!("seed {}: {what}\n{trace}\nhere:\n{}", scenario.seed, ours.trace(input))
+            };
+            match megaflow::count(&our_bits).cmp(&megaflow::count(&their_bits)) {
+                Ordering::Less => sums.wider += 1,
+                Ordering::Equal => {}
+                Ordering::Greater => {
+                    let more = megaflow::excess(&our_bits, &their_bits).join(", ");
+                    sums.narrower.push(story(&format!("looks also at {more}")));
+                }
+            }
+            let (a, b) = (megaflow::steps(&theirs.actions), megaflow::steps(&ours_says.actions));
+            if a != b {
+                sums.steps.push(story(&format!("OVS does {a}, here {b}")));
+            }
+        }
+        Ok(())
     }
 
     /// `None`, and a new OVS next time, if OVS ended meanwhile.

@@ -317,8 +317,7 @@ pub const KNOWN: &[Known] = &[
         why: "`vlan_tci` is written without the bit that says that there is a tag, in a packet with two. \
               That takes off the outer tag; OVS takes off both.",
         meets: |c| {
-            let words =
-                ["->NXM_OF_VLAN_TCI", "pop:NXM_OF_VLAN_TCI", ":0x0->vlan_tci", ":0->vlan_tci"];
+            let words = ["->NXM_OF_VLAN_TCI", "pop:NXM_OF_VLAN_TCI"];
             let writes = words.iter().any(|w| c.text.contains(w));
             // OVS also remembers the EtherType of the tag for the next one.
             let other = c.frame.get(12..14) == Some(&[0x88, 0xa8]) || c.text.contains("0x88a8");
@@ -390,7 +389,7 @@ fn is_right_icmp6(frame: &[u8]) -> bool {
     let word = |w: &[u8]| u32::from(w[0]) << 8 | u32::from(w.get(1).copied().unwrap_or(0));
     let sum: u32 = addresses.chunks(2).chain(body.chunks(2)).map(word).sum();
     let sum = sum + u32::from(ip_proto::ICMPV6) + body.len() as u32;
-    sum != 0 && sum % 0xffff == 0 && layers.transport == to
+    sum != 0 && sum.is_multiple_of(0xffff) && layers.transport == to
 }
 
 fn sets_more_than_ethernet(action: &Action) -> bool {
