@@ -211,7 +211,9 @@ impl Field {
             _ => u128::from(rng.bits()) << 64 | u128::from(rng.bits()),
         };
         match (mask & ones, self.kind) {
-            // OpenFlow 1.5 cannot say a part of a tag without saying that there is one.
+            // OpenFlow 1.5 cannot say a part of a tag without saying that there is one, nor a part of its
+            // priority.
+            (mask, Kind::Tci) if mask & 0xe000 != 0 => mask | 0xf000,
             (mask, Kind::Tci) => mask | 0x1000,
             (0, _) => 1,
             (mask, _) => mask,

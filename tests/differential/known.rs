@@ -47,12 +47,11 @@ pub const KNOWN: &[Known] = &[
         ours: "02000000000202000000000188a800008100000a8100000b12340000",
     },
     Known {
-        why: "An address of a later fragment is set. Such a fragment has no transport header; OVS \
-              takes its data for one and changes two bytes of them as if they were a checksum.",
+        why: "An address or an ICMP field of a later fragment is set. Such a fragment has no transport header; \
+              OVS takes its data for one and changes bytes of them as if they were type, code and checksum.",
         meets: |c| {
             let later = c.key.nw_frag & flow::FRAG_LATER != 0;
-            let with_sum = [ip_proto::TCP, ip_proto::UDP, ip_proto::ICMPV6, ip_proto::SCTP];
-            later && with_sum.contains(&c.key.nw_proto) && any(c.actions, &sets_address)
+            later && any(c.actions, &sets_address_or_transport)
         },
         flows: &["ip,actions=mod_nw_dst:10.0.0.9,output:2"],
         packet: "02000000000202000000000108004500002400000064\
@@ -196,11 +195,15 @@ pub const KNOWN: &[Known] = &[
                870000000000000120010db8000000000000000000000001",
     },
     Known {
-        why: "A part of neighbour discovery's reserved bits is set. OVS clears the others, unless a flow \
-              matched them.",
+        why: "A part of neighbour discovery's reserved bits or options' type is set. OVS clears the others, \
+              unless a flow matched them.",
         meets: |c| {
             let part = |a: &Action| match a {
-                Action::Set(r) => !matches!(r.mask.bits().igmp_group.get(), 0 | u32::MAX),
+                Action::Set(r) => {
+                    let m = r.mask.bits();
+                    let kind = m.tcp_flags.get() & 0xff;
+                    !matches!(m.igmp_group.get(), 0 | u32::MAX) || !matches!(kind, 0 | 0xff)
+                }
                 _ => false,
             };
             any(c.actions, &part)
@@ -215,6 +218,26 @@ pub const KNOWN: &[Known] = &[
         ours: "02000000000202000000000186dd6000000000203aff\
                fe800000000000000000000000000001fe800000000000000000000000000002\
                8700799ae000008020010db800000000000000000000000101010200000000ee",
+    },
+    Known {
+        why: "The type of neighbour discovery's options is moved elsewhere. OVS moves 0, though it matches the \
+              type.",
+        meets: |c| {
+            ["move", "push"]
+                .iter()
+                .any(|a| c.text.contains(&format!("{a}:ERICOXM_OF_ICMPV6_ND_OPTIONS_TYPE")))
+        },
+        flows: &["icmp6,icmpv6_type=135,\
+             actions=move:ERICOXM_OF_ICMPV6_ND_OPTIONS_TYPE[]->NXM_OF_ETH_DST[0..7],output:2"],
+        packet: "0200000000ee02000000000186dd6000000000203aff\
+                 fe800000000000000000000000000001fe800000000000000000000000000002\
+                 870000000000000020010db80000000000000000000000010101020000000001",
+        theirs: "02000000000002000000000186dd6000000000203aff\
+                 fe800000000000000000000000000001fe800000000000000000000000000002\
+                 870000000000000020010db80000000000000000000000010101020000000001",
+        ours: "02000000000102000000000186dd6000000000203aff\
+               fe800000000000000000000000000001fe800000000000000000000000000002\
+               870000000000000020010db80000000000000000000000010101020000000001",
     },
     Known {
         why: "Labels are pushed and popped again, and the EtherType is another then than it was. OVS sends the \
@@ -416,9 +439,11 @@ fn resizes(action: &Action) -> bool {
     )
 }
 
-fn sets_address(action: &Action) -> bool {
+fn sets_address_or_transport(action: &Action) -> bool {
     let Action::Set(rewrite) = action else { return false };
     let Rewrite { mask, .. } = &**rewrite;
     let m = mask.bits();
-    m.nw_src.get() != 0 || m.nw_dst.get() != 0 || m.ipv6_src != [0; 16] || m.ipv6_dst != [0; 16]
+    let of_4 = m.nw_src.get() | m.nw_dst.get() != 0;
+    let of_6 = [m.ipv6_src, m.ipv6_dst] != [[0; 16]; 2];
+    of_4 || of_6 || m.tp_src.get() | m.tp_dst.get() != 0
 }

@@ -145,7 +145,7 @@ impl Ovs {
         for flow in scenario.flows.iter().chain(&scenario.changes) {
             // Deleted, or written in words of one version that another cannot decode.
             let cookie = number(flow, "cookie=");
-            if cookie != 0 && !counts.contains_key(&cookie) {
+            if !counts.contains_key(&cookie) {
                 counts.extend(self.count(cookie)?.map(|c| (cookie, c)));
             }
         }

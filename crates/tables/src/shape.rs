@@ -52,6 +52,7 @@ fn stages() -> &'static [[u64; KEY_WORDS]; STAGES] {
         (t.tp_src, t.tp_dst) = (U16::new(u16::MAX), U16::new(u16::MAX));
         (t.tcp_flags, t.igmp_group) = (U16::new(u16::MAX), U32::new(u32::MAX));
         t.nd_target = ones;
+        (t.arp_sha, t.arp_tha) = (Mac::BROADCAST, Mac::BROADCAST);
         (transport.ct_tp_src, transport.ct_tp_dst) = (U16::new(u16::MAX), U16::new(u16::MAX));
         // What remains of the packet's own fields belongs to the network layer.
         network.pkt = *flow::FlowMask::exact().bits();

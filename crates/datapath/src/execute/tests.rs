@@ -99,7 +99,7 @@ impl Outcome {
                 }
                 Action::CheckLen { limit, greater, less_equal } => {
                     // Padding behind an IP packet does not count.
-                    let end = match flow::locate(frame, frame.len()).0.end {
+                    let end = match locate(frame, frame.len()).0.end {
                         0 => frame.len(),
                         end => end.min(frame.len()),
                     };
