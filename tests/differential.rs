@@ -16,6 +16,8 @@ mod generate_actions;
 mod generate_match;
 #[path = "differential/generate_packet.rs"]
 mod generate_packet;
+#[path = "differential/generate_rewrite.rs"]
+mod generate_rewrite;
 #[path = "differential/generate_table.rs"]
 mod generate_table;
 #[path = "differential/known.rs"]

@@ -146,7 +146,8 @@ fn step(text: &str) -> Option<String> {
     };
     let inside = rest.strip_suffix(')').unwrap_or(rest);
     match name {
-        "set" => None,
+        // Meters are kept here and do nothing yet.
+        "set" | "meter" => None,
         // A tag is set by taking it off and putting another on.
         "push_vlan" => Some(name.to_owned()),
         // For whom it is depends on sockets and identifiers.

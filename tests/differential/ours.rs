@@ -2,11 +2,11 @@
 
 use crate::known::Case;
 use crate::megaflow::Answer;
-use crate::scenario::{Input, Observed, Outputs, PORTS, Scenario};
+use crate::scenario::{DOWN, Input, METER, Observed, Outputs, PORTS, Scenario};
 use anyhow::{Context as _, Result};
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
 use flow::{Action, DpPort, Extracted, FlowKey, Translation, extract, odp};
-use openflow::{Command, FlowMod, GroupCommand, OfPort, PortNames};
+use openflow::{Command, FlowMod, GroupCommand, MeterCommand, OfPort, PortNames};
 use packet::{BURST, Burst, BurstBuf, HEADER_BYTES, Lender};
 use pipeline::{BridgeConfig, Note, NoteKind, Noted, Pipeline};
 use pmd::{Clock, Revalidator};
@@ -123,6 +123,9 @@ impl Ours {
             ports.push(Arc::new(wire));
             map.set(DpPort(dp), Some(ports[ports.len() - 1].clone()));
         }
+        pipeline.set_port_state(BRIDGE, PORTS[DOWN].1, false)?;
+        let meter = openflow::parse_meter_mod(METER, MeterCommand::Add)?;
+        pipeline.meter_mods(BRIDGE, &[meter], NOW_MS).map_err(|(_, e)| e)?;
         let delete = flow("", Command::Delete).map_err(anyhow::Error::msg)?;
         pipeline.flow_mods(BRIDGE, &[delete], NOW_MS).map_err(|(_, e)| e)?;
         for group in &scenario.groups {

@@ -4,7 +4,7 @@
 //! packet a mark is sent the same way, which the first flow of table 0 sends to all ports: what is
 //! in a port's file between two marks was caused by the packet between them.
 
-use crate::scenario::{Input, Observed, Outputs, PORTS, Scenario, hex};
+use crate::scenario::{DOWN, Input, METER, Observed, Outputs, PORTS, Scenario, hex};
 use anyhow::{Context, Result, ensure};
 use lab::process::{self, Process};
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 /// Time that it may take to start or to answer on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Time that it may take to be gone after it has closed its sockets.
+const ENDING: Duration = Duration::from_secs(2);
 /// Pause between two looks at the capture files.
 const LOOK: Duration = Duration::from_micros(200);
 /// EtherType of marks (IEEE 802, "local experimental 1"); generated packets never have it.
@@ -86,7 +88,21 @@ impl Ovs {
         }
         let mut control = unixctl::Client::connect(at("ctl"))?;
         control.set_timeout(Some(PATIENCE))?;
-        Ok(Ovs { control, taps, mark: 0, daemon, _server: server, dir })
+        let mut ovs = Ovs { control, taps, mark: 0, daemon, _server: server, dir };
+        ovs.set_up()?;
+        Ok(ovs)
+    }
+
+    /// Takes a port down and adds the meter.
+    fn set_up(&mut self) -> Result<()> {
+        let (name, number, _) = PORTS[DOWN];
+        self.appctl("netdev-dummy/set-admin-state", &[name, "down"])?;
+        lab::wait::until("the port to be down", PATIENCE, || {
+            let port = self.ofctl(&["dump-ports-desc"], &[&number.to_string()])?;
+            Ok(port.map_err(anyhow::Error::msg)?.contains("LINK_DOWN").then_some(()))
+        })?;
+        let added = self.ofctl(&["-O", "OpenFlow15", "add-meter"], &[METER])?;
+        added.map(drop).map_err(anyhow::Error::msg)
     }
 
     /// Calls a command of its control socket.
@@ -145,7 +161,7 @@ impl Ovs {
         for flow in scenario.flows.iter().chain(&scenario.changes) {
             // Deleted, or written in words of one version that another cannot decode.
             let cookie = number(flow, "cookie=");
-            if !counts.contains_key(&cookie) {
+            if cookie != 0 && !counts.contains_key(&cookie) {
                 counts.extend(self.count(cookie)?.map(|c| (cookie, c)));
             }
         }
@@ -254,9 +270,10 @@ impl Ovs {
         Ok(there.then(|| (number(&sums, "packet_count="), number(&sums, "byte_count="))))
     }
 
-    /// True if the daemon is gone.
+    /// True if the daemon is gone, or about to be: it ends some time after its sockets do.
     pub fn has_ended(&mut self) -> bool {
-        self.daemon.check_alive().is_err()
+        let ended = || Ok(self.daemon.check_alive().is_err().then_some(()));
+        lab::wait::until("ovs-vswitchd to end", ENDING, ended).is_ok()
     }
 
     /// `ofproto/trace` of a packet.

@@ -15,6 +15,12 @@ pub const PORTS: [(&str, OfPort, u32); 7] = [
     ("br0", OfPort::LOCAL, 100),
 ];
 
+/// The port whose link is down, as an index into [`PORTS`]. Groups and bundles pass it over; packets are sent
+/// to it all the same.
+pub const DOWN: usize = 5;
+/// The meter that there is. Nothing exceeds it.
+pub const METER: &str = "meter=1,pktps,band=type=drop,rate=1000000";
+
 /// A frame and the port that it comes in by, as an index into [`PORTS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
