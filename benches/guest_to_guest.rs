@@ -209,14 +209,22 @@ fn attack(exact_match: bool) {
 }
 
 fn main() {
+    let only: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|o| name.contains(o.as_str()));
     pin(0);
     println!("64-byte frames, both ways, one polling core; medians of {WINDOWS} windows");
-    case("1 flow, exact-match cache", 1, 1, true);
-    case("1,000 flows, exact-match cache", 1000, 1, true);
+    let run = |name: &str, flows, masks, exact_match| {
+        if wanted(name) {
+            case(name, flows, masks, exact_match);
+        }
+    };
+    run("1 flow, exact-match cache", 1, 1, true);
+    run("1,000 flows, exact-match cache", 1000, 1, true);
     for masks in [1, 2, 4, 8, 16, 32] {
-        let name = format!("1,000 flows, megaflow classifier, {masks} masks");
-        case(&name, 1000, masks, false);
+        run(&format!("1,000 flows, megaflow classifier, {masks} masks"), 1000, masks, false);
     }
-    attack(true);
-    attack(false);
+    if wanted("attack") {
+        attack(true);
+        attack(false);
+    }
 }

@@ -4,7 +4,7 @@
 //! with warm caches. They rank changes; only `cargo xtask bench` compares switches.
 #![forbid(unsafe_code)]
 
-use packet::{BURST, Burst, BurstBuf, Lender};
+use packet::{BURST, Burst, BurstBuf, Lender, Set};
 use port::{Counters, Port};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -78,8 +78,8 @@ impl Port for Endless {
         Some(buf.lend(self))
     }
 
-    fn tx(&self, _thread: usize, _burst: &mut Burst<'_>, picks: &[u8]) {
-        std::hint::black_box(picks);
+    fn tx(&self, _thread: usize, _burst: &mut Burst<'_>, set: Set) {
+        std::hint::black_box(set);
     }
 
     fn counters(&self) -> Counters {

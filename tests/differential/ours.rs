@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
 use flow::{Action, DpPort, Extracted, FlowKey, Translation, extract, odp};
 use openflow::{Command, FlowMod, GroupCommand, MeterCommand, OfPort, PortNames};
-use packet::{BURST, Burst, BurstBuf, HEADER_BYTES, Lender};
+use packet::{BURST, Burst, BurstBuf, HEADER_BYTES, Lender, Set};
 use pipeline::{BridgeConfig, Note, NoteKind, Noted, Pipeline};
 use pmd::{Clock, Revalidator};
 use port::{Counters, Port};
@@ -77,9 +77,9 @@ impl Port for Wire {
         Some(buf.lend(self))
     }
 
-    fn tx(&self, _: usize, burst: &mut Burst<'_>, picks: &[u8]) {
-        for &i in picks {
-            locked(&self.sent).push(burst.copy_out(i.into(), usize::MAX));
+    fn tx(&self, _: usize, burst: &mut Burst<'_>, set: Set) {
+        for i in set {
+            locked(&self.sent).push(burst.copy_out(i, usize::MAX));
         }
     }
 

@@ -1,9 +1,9 @@
 //! Checking megaflows against the pipeline as packets hit them: caching must never change an answer.
 
 use crate::Megaflow;
-use crate::execute::Set;
 use crate::walk::{Context, State};
 use flow::{FlowKey, Translation, odp};
+use packet::Set;
 use std::sync::Arc;
 
 /// What debug builds check: about a packet of each full burst.

@@ -177,7 +177,7 @@ impl Waiting {
 
     /// Keeps the packets for which `keep`, told the place in the list and the packet, says so.
     #[inline(always)]
-    fn retain(&mut self, mut keep: impl FnMut(usize, usize) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(usize, usize) -> bool) {
         let mut kept = 0;
         for at in 0..self.count {
             let i = self.list[at];
@@ -191,10 +191,17 @@ impl Waiting {
 }
 
 /// The flows of packets from one port, by mask.
-#[derive(Default)]
 struct PortFlows {
     subtables: Vec<Subtable>,
     budget: Budget,
+    /// The flow that its next packet may have; [`EMPTY`] if there is no telling.
+    guess: u32,
+}
+
+impl Default for PortFlows {
+    fn default() -> Self {
+        PortFlows { subtables: Vec::new(), budget: Budget::default(), guess: EMPTY }
+    }
 }
 
 /// All megaflows of a thread, by input port and mask: the masks that one port's packets bring about
@@ -226,6 +233,20 @@ impl Classifier {
     /// What a port may still do.
     pub(crate) fn budget(&mut self, in_port: u32) -> &mut Budget {
         &mut self.port(in_port).budget
+    }
+
+    /// The flow that a port's next packet may have; [`u32::MAX`] if there is no telling.
+    #[inline(always)]
+    pub(crate) fn guess(&self, in_port: u32) -> u32 {
+        self.ports.get(Self::place(in_port)).map_or(EMPTY, |port| port.guess)
+    }
+
+    /// Sets what [`Classifier::guess`] tells.
+    #[inline(always)]
+    pub(crate) fn set_guess(&mut self, in_port: u32, flow: u32) {
+        if let Some(port) = self.ports.get_mut(Self::place(in_port)) {
+            port.guess = flow;
+        }
     }
 
     /// Looks for the flows of packets of one burst, which all came in by one port. Those that have one

@@ -9,7 +9,7 @@ use crate::rewrite::{self, Changes};
 use crate::walk::{Context, State};
 use crate::{Megaflow, Punted};
 use flow::{Action, DpPort, Punt, locate};
-use packet::{DropReason, Packet};
+use packet::{DropReason, Packet, Set};
 use std::sync::Arc;
 
 /// How often a packet may be recirculated (OVS `MAX_RECIRC_DEPTH`).
@@ -17,54 +17,6 @@ const RECIRC_MAX: u8 = 6;
 /// Actions within actions, between two recirculations: more than any pipeline makes, little enough for
 /// the stack.
 const NESTING_MAX: u8 = 16;
-
-/// Packets of a burst by index, a bit for each.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Set(u32);
-
-impl Set {
-    /// Packets `start` to `end - 1`, not none.
-    #[inline]
-    pub(crate) fn range(start: usize, end: usize) -> Set {
-        Set(u32::MAX >> (32 - (end - start)) << start)
-    }
-
-    /// The packets for which `keep` says yes.
-    fn filter(self, mut keep: impl FnMut(usize) -> bool) -> Set {
-        Set(self.fold(0, |bits, i| bits | u32::from(keep(i)) << i))
-    }
-
-    fn without(self, other: Set) -> Set {
-        Set(self.0 & !other.0)
-    }
-
-    fn first(mut self) -> Option<usize> {
-        self.next()
-    }
-
-    fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    fn count(self) -> u64 {
-        self.0.count_ones().into()
-    }
-
-    pub(crate) fn bits(self) -> u32 {
-        self.0
-    }
-}
-
-impl Iterator for Set {
-    type Item = usize;
-
-    #[inline]
-    fn next(&mut self) -> Option<usize> {
-        let i = self.0.trailing_zeros();
-        self.0 &= self.0.wrapping_sub(1);
-        (i < 32).then_some(i as usize)
-    }
-}
 
 /// How far in the work is.
 #[derive(Clone, Copy, Default)]
@@ -85,7 +37,7 @@ impl State {
         c: &Context<'_>,
     ) {
         if flow.actions.is_empty() {
-            c.counters.drops.add(DropReason::Pipeline, set.count());
+            c.counters.drops.add(DropReason::Pipeline, set.len() as u64);
         }
         self.run(set, &flow.actions, depth, s, c);
     }
@@ -135,9 +87,7 @@ impl State {
 
     fn output(&mut self, set: Set, to: DpPort, cut: Option<usize>, s: &mut Sender<'_, '_, '_>) {
         let Some(len) = cut else {
-            for i in set {
-                self.outputs.add(to, i as u8, s);
-            }
+            self.outputs.add(to, set, s);
             self.outputs.wait(set);
             return;
         };
@@ -145,7 +95,7 @@ impl State {
         let base = self.save(set, s);
         for i in set {
             match s.burst.truncate(i, len) {
-                true => self.outputs.add(to, i as u8, s),
+                true => self.outputs.add(to, Set::one(i), s),
                 false => s.counters.drops.add(DropReason::NoHeadroom, 1),
             }
         }
@@ -155,7 +105,7 @@ impl State {
 
     /// Sends what waits, if any packet of `set` does: they are about to change.
     fn settle(&mut self, set: Set, s: &mut Sender<'_, '_, '_>) {
-        if self.outputs.waiting() & set.bits() != 0 {
+        if self.outputs.waiting().meets(set) {
             self.outputs.flush(s);
         }
     }
@@ -186,7 +136,7 @@ impl State {
             }
             _ => set,
         };
-        s.counters.drops.add(DropReason::NoHeadroom, set.without(remaining).count());
+        s.counters.drops.add(DropReason::NoHeadroom, set.without(remaining).len() as u64);
         remaining
     }
 
@@ -201,7 +151,7 @@ impl State {
         c: &Context<'_>,
     ) {
         if depth.nesting == NESTING_MAX {
-            c.counters.drops.add(DropReason::NestingTooDeep, set.count());
+            c.counters.drops.add(DropReason::NestingTooDeep, set.len() as u64);
             return;
         }
         depth.nesting += 1;
@@ -261,11 +211,11 @@ impl State {
         c: &Context<'_>,
     ) {
         if depth.recirculations == RECIRC_MAX {
-            c.counters.drops.add(DropReason::RecircTooDeep, set.count());
+            c.counters.drops.add(DropReason::RecircTooDeep, set.len() as u64);
             return;
         }
         depth = Depth { recirculations: depth.recirculations + 1, nesting: 0 };
-        c.counters.recirculated.add(set.count());
+        c.counters.recirculated.add(set.len() as u64);
         for i in set {
             let in_port = DpPort(self.packets[i].key.in_port);
             self.extract_one(s.burst, i, in_port, id);
@@ -304,7 +254,7 @@ impl State {
             flags |= crate::walk::tcp_flags(&self.packets[i].key);
         }
         if !State::is_passing(number) {
-            flow.count(run.count(), bytes, flags, c.now_ms);
+            flow.count(run.len() as u64, bytes, flags, c.now_ms);
         }
     }
 

@@ -1,26 +1,16 @@
 //! Output: packets are collected by port during a burst and sent port by port at its end.
 
-use crate::execute::Set;
 use crate::{PortMap, WalkCounters};
 use flow::DpPort;
-use packet::{BURST, Burst, DropReason};
-
-/// Packets of the burst for one port.
-#[derive(Clone, Copy)]
-struct Picks {
-    count: u8,
-    index: [u8; BURST],
-}
-
-const NO_PICKS: Picks = Picks { count: 0, index: [0; BURST] };
+use packet::{Burst, DropReason, Set};
 
 /// Where the packets of a burst go.
 pub(crate) struct Outputs {
-    by_port: Vec<Picks>,
+    /// Packets of the burst for each port.
+    by_port: Vec<Set>,
     touched: Vec<DpPort>,
-    /// Packets that wait here, by index; only those of runs with other actions than output are kept
-    /// account of.
-    waiting: u32,
+    /// Packets that wait here; only those of runs with other actions than output are kept account of.
+    waiting: Set,
 }
 
 /// What is needed to send.
@@ -33,44 +23,41 @@ pub(crate) struct Sender<'a, 'b, 'c> {
 
 impl Outputs {
     pub(crate) fn new() -> Outputs {
-        Outputs { by_port: Vec::new(), touched: Vec::new(), waiting: 0 }
+        Outputs { by_port: Vec::new(), touched: Vec::new(), waiting: Set::NONE }
     }
 
     /// Makes room for as many ports as there are; allocates only after ports were added.
     #[inline(always)]
     pub(crate) fn fit(&mut self, ports: &PortMap) {
         if self.by_port.len() < ports.end() {
-            self.by_port.resize(ports.end(), NO_PICKS);
+            self.by_port.resize(ports.end(), Set::NONE);
             self.touched.reserve(ports.end());
         }
     }
 
-    /// Sends packet `i` to `to` at the end of the burst.
+    /// Sends the packets of `set`, not none, to `to` at the end of the burst.
     #[inline(always)]
-    pub(crate) fn add(&mut self, to: DpPort, i: u8, sender: &mut Sender<'_, '_, '_>) {
-        let Some(picks) = self.by_port.get_mut(to.0 as usize) else {
-            sender.counters.drops.add(DropReason::InvalidPort, 1);
+    pub(crate) fn add(&mut self, to: DpPort, set: Set, sender: &mut Sender<'_, '_, '_>) {
+        let Some(waiting) = self.by_port.get_mut(to.0 as usize) else {
+            sender.counters.drops.add(DropReason::InvalidPort, set.len() as u64);
             return;
         };
-        match usize::from(picks.count) {
-            0 => self.touched.push(to),
-            // A flow that outputs to one port twice can fill the list early.
-            BURST => {
-                send(to, picks, sender);
-            }
-            _ => {}
+        if waiting.is_empty() {
+            self.touched.push(to);
+        } else if waiting.meets(set) {
+            // A flow that outputs to one port twice.
+            send(to, std::mem::take(waiting), sender);
         }
-        picks.index[usize::from(picks.count)] = i;
-        picks.count += 1;
+        *waiting = waiting.with(set);
     }
 
     /// Notes that these packets wait.
     pub(crate) fn wait(&mut self, set: Set) {
-        self.waiting |= set.bits();
+        self.waiting = self.waiting.with(set);
     }
 
     /// Packets that wait, as far as they were noted.
-    pub(crate) fn waiting(&self) -> u32 {
+    pub(crate) fn waiting(&self) -> Set {
         self.waiting
     }
 
@@ -78,22 +65,20 @@ impl Outputs {
     #[inline(always)]
     pub(crate) fn flush(&mut self, sender: &mut Sender<'_, '_, '_>) {
         for to in self.touched.drain(..) {
-            send(to, &mut self.by_port[to.0 as usize], sender);
+            send(to, std::mem::take(&mut self.by_port[to.0 as usize]), sender);
         }
-        self.waiting = 0;
+        self.waiting = Set::NONE;
     }
 }
 
 #[inline(always)]
-fn send(to: DpPort, picks: &mut Picks, sender: &mut Sender<'_, '_, '_>) {
-    let list = &picks.index[..usize::from(picks.count)];
-    picks.count = 0;
+fn send(to: DpPort, set: Set, sender: &mut Sender<'_, '_, '_>) {
     match sender.ports.get(to) {
         Some(port) => {
-            port.tx(sender.thread, sender.burst, list);
+            port.tx(sender.thread, sender.burst, set);
             sender.counters.tx_batches.add(1);
-            sender.counters.tx_packets.add(list.len() as u64);
+            sender.counters.tx_packets.add(set.len() as u64);
         }
-        None => sender.counters.drops.add(DropReason::InvalidPort, list.len() as u64),
+        None => sender.counters.drops.add(DropReason::InvalidPort, set.len() as u64),
     }
 }

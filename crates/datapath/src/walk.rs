@@ -4,7 +4,7 @@ use crate::budget::Company;
 use crate::cache::Cache;
 use crate::check::Check;
 use crate::classifier::{Classifier, Waiting};
-use crate::execute::{Depth, Set};
+use crate::execute::Depth;
 use crate::megaflow::{FlowState, Megaflow, Registry};
 use crate::output::{Outputs, Sender};
 use crate::{PortMap, PuntQueue, WalkCounters};
@@ -12,7 +12,7 @@ use flow::{
     Action, DpPort, Extracted, FlowKey, Need, Seen, Translate, Translation, extract, ip_proto,
 };
 use packet::arch::{HashKey, hash_more, hash6};
-use packet::{BURST, Burst, BurstBuf, DropReason, Saved};
+use packet::{BURST, Burst, BurstBuf, DropReason, Saved, Set};
 use port::Port;
 use std::sync::Arc;
 
@@ -118,11 +118,11 @@ impl Datapath {
         let s = &mut self.state;
         // 2. Read the keys.
         s.extract(&mut burst, number);
-        // 3. Look them up, in the exact-match cache and then among the megaflows.
+        // 3. Look them up: is it the port's last flow again, in the exact-match cache, among the megaflows.
         let all = Set::range(0, n);
         s.passing.clear();
         s.company.note(number, c.now_ms);
-        let misses = s.look_up(0..n, c);
+        let misses = s.look_up(all, c);
         if s.check.is_on() {
             s.check(all, c);
         }
@@ -194,7 +194,6 @@ impl State {
             if let Err(Need(want)) = extract(p.header(), p.len(), number.0, out) {
                 extract_deep(burst, i, want, number, out);
             }
-            self.hash(i);
         }
     }
 
@@ -209,42 +208,68 @@ impl State {
         let out = &mut self.packets[i];
         extract_deep(burst, i, 0, in_port, out);
         out.key.recirc_id = recirc_id;
-        self.hash(i);
     }
 
+    /// Fills `flow_of` for these packets of one port; returns how many have no flow.
+    ///
+    /// Any megaflow that matches is right, so the one that the port's last packets had is tried before
+    /// a hash is made.
     #[inline(always)]
-    fn hash(&mut self, i: usize) {
-        let packet = &self.packets[i];
-        let mut hash = hash6(packet.key.hot(), &self.secret);
-        if packet.long {
-            hash = hash_more(hash, &packet.key.words()[flow::HOT_WORDS..], &self.secret);
-        }
-        self.hashes[i] = hash;
-        self.cache.prefetch(hash);
-    }
-
-    /// Fills `flow_of` for these packets; returns how many have no flow.
-    #[inline(always)]
-    pub(crate) fn look_up(
-        &mut self,
-        packets: impl Iterator<Item = usize>,
-        c: &Context<'_>,
-    ) -> usize {
-        let (mut hits, mut waiting) = (0, Waiting::new());
-        for i in packets {
-            let packet = &self.packets[i];
-            let right = |f: u32| is_right(&self.flows, f, packet);
-            let cached = c.exact_match.then(|| self.cache.find(self.hashes[i], right)).flatten();
-            match cached {
-                Some(flow) => {
-                    self.flow_of[i] = flow;
-                    hits += 1;
-                }
-                None => waiting.push(i),
+    pub(crate) fn look_up(&mut self, set: Set, c: &Context<'_>) -> usize {
+        let Some(first) = set.first() else { return 0 };
+        let in_port = self.packets[first].key.in_port;
+        let guess = self.classifier.guess(in_port);
+        let mut waiting = Waiting::new();
+        for i in set {
+            self.flow_of[i] = guess;
+            if !is_right(&self.flows, guess, &self.packets[i]) {
+                self.flow_of[i] = MISS;
+                waiting.push(i);
             }
         }
-        c.counters.emc_hits.add(hits);
-        if waiting.list().is_empty() { 0 } else { self.classify(waiting, c) }
+        let hits = (set.len() - waiting.list().len()) as u64;
+        match c.exact_match {
+            true => c.counters.emc_hits.add(hits),
+            false => c.counters.megaflow_hits.add(hits),
+        }
+        if waiting.list().is_empty() {
+            return 0;
+        }
+        if c.exact_match {
+            self.look_up_exact(&mut waiting, c);
+        }
+        let misses = if waiting.list().is_empty() { 0 } else { self.classify(waiting, c) };
+        let ends = set.last().map(|last| [self.flow_of[first], self.flow_of[last]]);
+        let guess = ends.filter(|[a, b]| a == b && !Self::is_passing(*a)).map_or(MISS, |[a, _]| a);
+        self.classifier.set_guess(in_port, guess);
+        misses
+    }
+
+    /// Looks for packets in the exact-match cache and takes those that are there from `waiting`.
+    #[inline(always)]
+    fn look_up_exact(&mut self, waiting: &mut Waiting, c: &Context<'_>) {
+        for &i in waiting.list() {
+            let i = usize::from(i);
+            let packet = &self.packets[i];
+            let mut hash = hash6(packet.key.hot(), &self.secret);
+            if packet.long {
+                hash = hash_more(hash, &packet.key.words()[flow::HOT_WORDS..], &self.secret);
+            }
+            self.hashes[i] = hash;
+            self.cache.prefetch(hash);
+        }
+        let before = waiting.list().len();
+        waiting.retain(|_, i| {
+            let right = |f: u32| is_right(&self.flows, f, &self.packets[i]);
+            match self.cache.find(self.hashes[i], right) {
+                Some(flow) => {
+                    self.flow_of[i] = flow;
+                    false
+                }
+                None => true,
+            }
+        });
+        c.counters.emc_hits.add((before - waiting.list().len()) as u64);
     }
 
     /// Looks for these packets among the megaflows and remembers what was found; returns how many were
@@ -407,9 +432,7 @@ impl State {
                 Some([]) => c.counters.drops.add(DropReason::Pipeline, run),
                 Some(outputs) => {
                     for &to in outputs {
-                        for i in from..end {
-                            self.outputs.add(to, i as u8, &mut sender);
-                        }
+                        self.outputs.add(to, Set::range(from, end), &mut sender);
                     }
                 }
                 None => {

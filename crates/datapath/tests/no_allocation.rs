@@ -6,7 +6,7 @@ use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
 use flow::{
     Action, DpPort, Effects, FlowKey, FlowMask, Mac, Rewrite, Seen, Translate, Translation, Vlan,
 };
-use packet::{BURST, Burst, BurstBuf, Lender};
+use packet::{BURST, Burst, BurstBuf, Lender, Set};
 use port::{Counters, Port};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -69,7 +69,7 @@ impl Port for Endless {
         Some(buf.lend(self))
     }
 
-    fn tx(&self, _: usize, _: &mut Burst<'_>, _: &[u8]) {}
+    fn tx(&self, _: usize, _: &mut Burst<'_>, _: Set) {}
 
     fn counters(&self) -> Counters {
         Counters::default()

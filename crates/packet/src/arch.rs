@@ -42,37 +42,49 @@ pub fn cycles() -> u64 {
     }
 }
 
-/// Copies `len` bytes, written for the 26 to 320 bytes of a small frame: 16-byte moves with an
-/// overlapping tail, no call and no branch on the length's low bits.
+/// Copies `len` bytes, written for the headers of frames: up to 192 bytes it is a few wide moves, the
+/// last of which overlap, with no loop and no call.
 ///
 /// # Safety
 /// `src` is readable and `dst` writable for `len` bytes and they do not overlap. Either may be
 /// written by another process meanwhile; the bytes copied are then any mixture.
 #[inline(always)]
 pub unsafe fn copy_small(src: *const u8, dst: *mut u8, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_storeu_si128};
-        if (16..=320).contains(&len) {
-            let mut at = 0;
-            while at + 16 < len {
-                // SAFETY: at + 16 < len, so both sides are within the caller's ranges.
-                unsafe {
-                    let v = _mm_loadu_si128(src.add(at).cast::<__m128i>());
-                    _mm_storeu_si128(dst.add(at).cast::<__m128i>(), v);
-                }
-                at += 16;
+    /// Copies `N` bytes, `at` bytes into both; plain moves, as `N` is known.
+    ///
+    /// # Safety
+    /// `at + N` bytes are readable at `src` and writable at `dst`.
+    #[inline(always)]
+    unsafe fn part<const N: usize>(src: *const u8, dst: *mut u8, at: usize) {
+        // SAFETY: the caller's own promise.
+        unsafe { core::ptr::copy_nonoverlapping(src.add(at), dst.add(at), N) };
+    }
+    // SAFETY: in each case all parts end at `len` or before.
+    unsafe {
+        match len {
+            64..=80 => {
+                part::<64>(src, dst, 0);
+                part::<16>(src, dst, len - 16);
             }
-            // SAFETY: len >= 16, so the last 16 bytes lie within the caller's ranges.
-            unsafe {
-                let v = _mm_loadu_si128(src.add(len - 16).cast::<__m128i>());
-                _mm_storeu_si128(dst.add(len - 16).cast::<__m128i>(), v);
+            81..=128 => {
+                part::<64>(src, dst, 0);
+                part::<64>(src, dst, len - 64);
             }
-            return;
+            129..=192 => {
+                part::<128>(src, dst, 0);
+                part::<64>(src, dst, len - 64);
+            }
+            32..=63 => {
+                part::<32>(src, dst, 0);
+                part::<32>(src, dst, len - 32);
+            }
+            16..=31 => {
+                part::<16>(src, dst, 0);
+                part::<16>(src, dst, len - 16);
+            }
+            _ => core::ptr::copy_nonoverlapping(src, dst, len),
         }
     }
-    // SAFETY: the caller's own promise.
-    unsafe { core::ptr::copy_nonoverlapping(src, dst, len) };
 }
 
 /// Secret words that make hashes unpredictable. CRC32 would cost the same, but it is linear: whoever

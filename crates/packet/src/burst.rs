@@ -105,6 +105,12 @@ impl Packet {
         &self.room[usize::from(self.head)..][..usize::from(self.head_len)]
     }
 
+    /// Where the private first bytes are, and how many: [`Packet::header`] for those who copy it.
+    #[inline(always)]
+    pub fn private(&self) -> (*const u8, usize) {
+        (self.room.as_ptr().wrapping_add(usize::from(self.head)), usize::from(self.head_len))
+    }
+
     /// The private first bytes, to be rewritten by actions.
     #[inline(always)]
     pub fn header_mut(&mut self) -> &mut [u8] {

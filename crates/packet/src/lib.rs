@@ -12,9 +12,11 @@ pub mod burst;
 pub mod checksum;
 mod drop_reason;
 mod offload;
+mod set;
 
 pub use burst::{
     BURST, Burst, BurstBuf, HEADER_BYTES, HEADROOM, Lender, MAX_FRAME, Packet, Saved, Segment,
 };
 pub use drop_reason::{DropCounts, DropReason};
 pub use offload::Offload;
+pub use set::Set;

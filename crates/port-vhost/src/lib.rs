@@ -27,7 +27,7 @@ pub use link::Mode;
 pub use ring::RingFault;
 
 use log_budget::LogBudget;
-use packet::{Burst, BurstBuf, DropCounts, DropReason};
+use packet::{Burst, BurstBuf, DropCounts, DropReason, Set};
 use port::{Counters, Port};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -88,7 +88,6 @@ struct Shared {
     /// Drops before a queue was chosen; written by several threads, so by locked additions.
     no_queue: AtomicU64,
     contended: AtomicU64,
-    too_long: AtomicU64,
     ring_faults: AtomicU64,
     connections: AtomicU64,
     protocol_errors: AtomicU64,
@@ -151,7 +150,6 @@ impl VhostPort {
             mtu: AtomicU32::new(mtu),
             no_queue: AtomicU64::new(0),
             contended: AtomicU64::new(0),
-            too_long: AtomicU64::new(0),
             ring_faults: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             protocol_errors: AtomicU64::new(0),
@@ -241,28 +239,14 @@ impl Port for VhostPort {
     }
 
     #[inline(always)]
-    fn tx(&self, thread: usize, burst: &mut Burst<'_>, picks: &[u8]) {
+    fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set) {
         let longest = self.shared.mtu.load(Relaxed).saturating_add(FRAME_OVERHEAD) as usize;
-        let mut fitting = [0u8; packet::BURST];
-        let mut n = 0;
-        for &i in picks.iter().take(packet::BURST) {
-            fitting[n] = i;
-            n += usize::from(burst.packets()[usize::from(i)].len() <= longest);
-        }
-        if n < picks.len() {
-            self.shared.too_long.fetch_add((picks.len() - n) as u64, Relaxed);
-        }
-        match self.tx_ring(thread) {
-            Some(ring) if n > 0 => {
-                if !ring.tx(burst, &fitting[..n]) {
-                    self.shared.contended.fetch_add(n as u64, Relaxed);
-                }
-            }
-            Some(_) => {}
-            None => {
-                self.shared.no_queue.fetch_add(n as u64, Relaxed);
-            }
-        }
+        let missed = match self.tx_ring(thread) {
+            Some(ring) if ring.tx(burst, set, longest) => return,
+            Some(_) => &self.shared.contended,
+            None => &self.shared.no_queue,
+        };
+        missed.fetch_add(set.len() as u64, Relaxed);
     }
 
     fn counters(&self) -> Counters {
@@ -278,7 +262,6 @@ impl Port for VhostPort {
         let s = &self.shared;
         early.add(DropReason::TxNoQueue, s.no_queue.load(Relaxed));
         early.add(DropReason::TxContention, s.contended.load(Relaxed));
-        early.add(DropReason::TxMtuExceeded, s.too_long.load(Relaxed));
         sum.tx_dropped += sum.add_drops(&early);
         sum
     }

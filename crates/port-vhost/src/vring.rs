@@ -2,7 +2,7 @@
 
 use crate::claim::{Claim, Claimed};
 use crate::ring::{AnyRing, RingFault};
-use packet::{Burst, BurstBuf, DropReason, Lender};
+use packet::{Burst, BurstBuf, DropReason, Lender, Set};
 use port::QueueCounters;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,18 +151,18 @@ impl Vring {
         }
     }
 
-    /// Puts packets into a guest's receive ring. False if another thread has it, and nothing was
-    /// done.
+    /// Puts packets, none longer than `longest`, into a guest's receive ring. False if another thread
+    /// has it, and nothing was done.
     #[inline(always)]
-    pub(crate) fn tx(&self, burst: &mut Burst<'_>, picks: &[u8]) -> bool {
+    pub(crate) fn tx(&self, burst: &Burst<'_>, set: Set, longest: usize) -> bool {
         let Some(mut held) = self.ring.claim_within(TX_CLAIM_CYCLES) else {
             return false;
         };
         let Some(ring) = held.as_mut().filter(|_| self.is_live()) else {
-            self.counters.drops.add(DropReason::TxNoQueue, picks.len() as u64);
+            self.counters.drops.add(DropReason::TxNoQueue, set.len() as u64);
             return true;
         };
-        if let Err(fault) = ring.tx(burst, picks, &self.counters) {
+        if let Err(fault) = ring.tx(burst, set, longest, &self.counters) {
             self.broken(&mut held, fault);
         }
         true

@@ -10,7 +10,7 @@ pub mod sim;
 
 pub use counters::{Counters, QueueCounters};
 
-use packet::{Burst, BurstBuf};
+use packet::{Burst, BurstBuf, Set};
 
 /// A port of the switch. Its methods may be called by several PMD threads at the same time; a queue
 /// that is in use by another thread is skipped, not waited for.
@@ -25,10 +25,10 @@ pub trait Port: Send + Sync {
     /// nothing, or the queue is disabled or in use.
     fn rx<'b>(&'b self, queue: usize, buf: &'b mut BurstBuf) -> Option<Burst<'b>>;
 
-    /// Sends the packets of `burst` whose indices are in `picks`, in that order. `thread` numbers
-    /// the calling PMD thread, to spread threads over the port's transmit queues. What cannot be
-    /// sent is dropped and counted by the port.
-    fn tx(&self, thread: usize, burst: &mut Burst<'_>, picks: &[u8]);
+    /// Sends these packets of `burst` in the order of their arrival. `thread` numbers the calling PMD
+    /// thread, to spread threads over the port's transmit queues. What cannot be sent is dropped and
+    /// counted by the port.
+    fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set);
 
     /// Sums of all counters since the port was added.
     fn counters(&self) -> Counters;

@@ -1,7 +1,7 @@
 //! A port in memory, for tests of what stands above ports: frames are pushed in and taken out.
 
 use crate::{Counters, Port};
-use packet::{Burst, BurstBuf, HEADER_BYTES, Lender};
+use packet::{Burst, BurstBuf, HEADER_BYTES, Lender, Set};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
@@ -85,10 +85,10 @@ impl Port for SimPort {
         if buf.is_empty() { None } else { Some(buf.lend(self)) }
     }
 
-    fn tx(&self, _thread: usize, burst: &mut Burst<'_>, picks: &[u8]) {
+    fn tx(&self, _thread: usize, burst: &mut Burst<'_>, set: Set) {
         let mut state = self.locked();
-        for &i in picks {
-            let frame = burst.copy_out(usize::from(i), usize::MAX);
+        for i in set {
+            let frame = burst.copy_out(i, usize::MAX);
             state.counters.tx_packets += 1;
             state.counters.tx_bytes += frame.len() as u64;
             state.output.push(frame);

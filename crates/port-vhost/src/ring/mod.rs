@@ -17,7 +17,7 @@ pub(crate) use packed::Packed;
 pub(crate) use split::Split;
 
 use crate::mem::{GuestMemory, Window};
-use packet::{BURST, Burst, BurstBuf};
+use packet::{BURST, Burst, BurstBuf, Set};
 use port::QueueCounters;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
@@ -99,6 +99,8 @@ pub(crate) struct Lent {
     id: u16,
     /// Descriptors it takes in the ring.
     count: u16,
+    /// Bytes written to it.
+    written: u32,
 }
 
 /// Where a ring lies, in the front end's addresses, and how it is to be read.
@@ -135,11 +137,12 @@ pub(crate) trait Layout {
     /// The descriptor that follows `d` in its buffer.
     fn more(&mut self, d: &Desc) -> Result<Desc, RingFault>;
     fn mark(&self) -> Self::Mark;
-    fn rewind(&mut self, mark: Self::Mark);
+    /// Goes back to `mark`, or to `buffers` buffers of one descriptor each after it.
+    fn rewind(&mut self, mark: Self::Mark, buffers: usize);
     /// Descriptors in the ring.
     fn size(&self) -> u16;
-    /// Writes that a buffer is used, `written` bytes of it; the guest does not see it yet.
-    fn give(&mut self, lent: Lent, written: u32);
+    /// Writes that buffers are used; the guest does not see it yet.
+    fn give(&mut self, lent: &[Lent]);
     /// Lets the guest see all that was given. Returns true if it wants an interrupt for it.
     fn publish(&mut self) -> bool;
     /// As `VHOST_USER_GET_VRING_BASE` reports it: after the last buffer that was given back.
@@ -163,11 +166,12 @@ pub(crate) struct Ring<L> {
     header: usize,
     mergeable: bool,
     call: Option<Arc<EventFd>>,
-    /// Buffers behind the packets of the burst that is out.
-    lent: Vec<Lent>,
+    /// Buffers behind the packets of the burst that is out, or that are being filled.
+    lent: [Lent; BURST],
+    lent_count: usize,
     pieces: Vec<Piece>,
-    /// Buffers merged for one packet, and bytes written to each.
-    merged: Vec<(Lent, usize)>,
+    /// Buffers merged for one packet.
+    merged: Vec<Lent>,
 }
 
 // SAFETY: the raw pointers in `pieces` and in the layouts point into the mappings that `mem` keeps;
@@ -188,7 +192,8 @@ impl<L: Layout> Ring<L> {
             header: spec.header,
             mergeable: spec.mergeable,
             call,
-            lent: Vec::with_capacity(BURST),
+            lent: [Lent::default(); BURST],
+            lent_count: 0,
             // A burst ends with the buffer that exceeds MAX_PIECES, which has as many at most.
             pieces: Vec::with_capacity(2 * MAX_PIECES),
             merged: Vec::with_capacity(MAX_PIECES),
@@ -205,19 +210,21 @@ impl<L: Layout> Ring<L> {
         self.call = call;
     }
 
-    /// Host address of a buffer that lies in one region.
+    /// Host address of a buffer that lies in one region. `window` is the caller's copy of the ring's,
+    /// so that it stays in registers.
     #[inline(always)]
-    fn translate(&mut self, addr: u64, len: u32) -> Option<*mut u8> {
-        if let Some(p) = self.window.at(addr, u64::from(len)) {
+    fn translate(&self, window: &mut Window, d: &Desc) -> Option<*mut u8> {
+        if let Some(p) = window.at(d.addr, u64::from(d.len)) {
             return Some(p);
         }
-        self.translate_elsewhere(addr, len)
+        *window = self.window_of(d)?;
+        window.at(d.addr, u64::from(d.len))
     }
 
     #[cold]
-    fn translate_elsewhere(&mut self, addr: u64, len: u32) -> Option<*mut u8> {
-        self.window = self.mem.find(addr)?;
-        self.window.at(addr, u64::from(len))
+    #[inline(never)]
+    fn window_of(&self, d: &Desc) -> Option<Window> {
+        self.mem.find(d.addr)
     }
 
     /// Appends the pieces of the buffer that starts with `d` to `pieces`, [`MAX_PIECES`] at most;
@@ -248,7 +255,7 @@ impl<L: Layout> Ring<L> {
             count += 1;
         }
         let id = if L::ID_IS_LAST { d.id } else { first.id };
-        Ok((Lent { id, count }, total))
+        Ok((Lent { id, count, written: 0 }, total))
     }
 
     /// Appends one descriptor's memory, which may lie in several regions. An empty descriptor counts
@@ -309,11 +316,9 @@ impl<L: Layout> Ring<L> {
     /// Gives the buffers of the last burst back to the guest.
     #[inline(always)]
     pub(crate) fn give_back(&mut self, c: &QueueCounters) {
-        for &lent in &self.lent {
-            self.layout.give(lent, 0);
-        }
-        if !self.lent.is_empty() {
-            self.lent.clear();
+        let n = std::mem::take(&mut self.lent_count);
+        if n > 0 {
+            self.layout.give(&self.lent[..n]);
             self.notify(c);
         }
     }
@@ -372,11 +377,12 @@ impl AnyRing {
     #[inline(always)]
     pub(crate) fn tx(
         &mut self,
-        burst: &mut Burst<'_>,
-        picks: &[u8],
+        burst: &Burst<'_>,
+        set: Set,
+        longest: usize,
         c: &QueueCounters,
     ) -> Result<(), RingFault> {
-        either!(self, r => r.tx(burst, picks, c))
+        either!(self, r => r.tx(burst, set, longest, c))
     }
 
     #[inline(always)]

@@ -206,6 +206,29 @@ impl Packed {
         }
     }
 
+    /// As [`Layout::give`].
+    #[inline(always)]
+    fn give_one(&mut self, lent: Lent) {
+        let at = self.used;
+        let flags = at.used_flags(lent.written > 0);
+        // SAFETY: `used.index` stays below `size`. Length and ID are 6 of the last 8 bytes.
+        unsafe {
+            let p = self.desc.add(usize::from(at.index) * 2 + 1);
+            p.cast::<u32>().write_volatile(lent.written.to_le());
+            p.cast::<u16>().add(2).write_volatile(lent.id.to_le());
+        }
+        // The driver reads in order, so what follows the first is seen only after the first's flags.
+        match self.held {
+            None => self.held = Some((at.index, flags)),
+            Some(_) => self.flags(at.index).store(flags.to_le(), Ordering::Release),
+        }
+        // A buffer of a driver that lies about its length cannot lead out of the ring.
+        self.used.advance(lent.count.min(self.size), self.size);
+        if lent.count > 1 {
+            self.mark_rest(at, lent.count.min(self.size));
+        }
+    }
+
     /// Reads descriptor `i`, whose flags are known, and steps over it.
     #[inline(always)]
     fn read(&mut self, flags: u16) -> Desc {
@@ -253,7 +276,9 @@ impl Layout for Packed {
         self.next
     }
 
-    fn rewind(&mut self, mark: Place) {
+    fn rewind(&mut self, mut mark: Place, buffers: usize) {
+        // No more than were popped, which are no more than the ring has.
+        mark.advance(buffers as u16, self.size);
         self.next = mark;
     }
 
@@ -262,24 +287,9 @@ impl Layout for Packed {
     }
 
     #[inline(always)]
-    fn give(&mut self, lent: Lent, written: u32) {
-        let at = self.used;
-        let flags = at.used_flags(written > 0);
-        // SAFETY: `used.index` stays below `size`. Length and ID are 6 of the last 8 bytes.
-        unsafe {
-            let p = self.desc.add(usize::from(at.index) * 2 + 1);
-            p.cast::<u32>().write_volatile(written.to_le());
-            p.cast::<u16>().add(2).write_volatile(lent.id.to_le());
-        }
-        // The driver reads in order, so what follows the first is seen only after the first's flags.
-        match self.held {
-            None => self.held = Some((at.index, flags)),
-            Some(_) => self.flags(at.index).store(flags.to_le(), Ordering::Release),
-        }
-        // A buffer of a driver that lies about its length cannot lead out of the ring.
-        self.used.advance(lent.count.min(self.size), self.size);
-        if lent.count > 1 {
-            self.mark_rest(at, lent.count.min(self.size));
+    fn give(&mut self, lent: &[Lent]) {
+        for lent in lent {
+            self.give_one(*lent);
         }
     }
 

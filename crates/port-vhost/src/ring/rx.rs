@@ -9,55 +9,25 @@ use port::QueueCounters;
 #[derive(Clone, Copy)]
 struct Source {
     ptr: *mut u8,
-    len: usize,
+    len: u32,
     /// Range of `pieces` if `ptr` is null.
-    first: usize,
-    count: usize,
+    first: u16,
+    count: u16,
 }
 
-impl Default for Source {
-    fn default() -> Self {
-        Source { ptr: std::ptr::null_mut(), len: 0, first: 0, count: 0 }
-    }
-}
+const NOTHING: Source = Source { ptr: std::ptr::null_mut(), len: 0, first: 0, count: 0 };
 
 impl<L: Layout> Ring<L> {
     /// Takes up to [`BURST`] packets out of a guest's transmit ring.
     #[inline(always)]
     pub(crate) fn rx(&mut self, buf: &mut BurstBuf, c: &QueueCounters) -> Result<(), RingFault> {
         buf.clear();
-        self.layout.refresh(BURST)?;
-        let mut sources = [Source::default(); BURST];
-        let mut n = 0;
-        while n < BURST {
-            let start = self.layout.mark();
-            let Some(d) = self.layout.pop()? else { break };
-            let mut lent = Lent { id: d.id, count: 1 };
-            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) == 0
-                && let Some(ptr) = self.translate(d.addr, d.len)
-            {
-                prefetch_read(ptr);
-                prefetch_read(ptr.wrapping_add(64));
-                sources[n] = Source { ptr, len: d.len as usize, first: 0, count: 0 };
-            } else {
-                let first = self.pieces.len();
-                let (whole, len) = self.gather(d, false)?;
-                let count = self.pieces.len() - first;
-                if n > 0 && first + count > MAX_PIECES - BURST {
-                    // More than a burst has segments for: the next one begins with it.
-                    self.layout.rewind(start);
-                    break;
-                }
-                lent = whole;
-                sources[n] = Source { ptr: std::ptr::null_mut(), len, first, count };
-            }
-            self.lent.push(lent);
-            n += 1;
-            if self.pieces.len() > MAX_PIECES - BURST {
-                // A first buffer of that many: what follows may find no segment left.
-                break;
-            }
+        let mut sources = [NOTHING; BURST];
+        let n = self.find_sources(&mut sources)?;
+        if n == 0 {
+            return Ok(());
         }
+        self.lent_count = n;
         let (mut header_bytes, mut payload_bytes) = (0, 0);
         for s in &sources[..n] {
             match self.fetch(buf, s) {
@@ -69,16 +39,59 @@ impl<L: Layout> Ring<L> {
             }
         }
         self.pieces.clear();
-        if n > 0 {
-            c.burst(buf.len() as u64, header_bytes, payload_bytes);
-        }
+        c.burst(buf.len() as u64, header_bytes, payload_bytes);
         Ok(())
+    }
+
+    /// Takes the next buffers of the ring into `sources` and `lent`, and asks for their first lines, so
+    /// that they are on the way before the first of them is needed.
+    #[inline(always)]
+    fn find_sources(&mut self, sources: &mut [Source; BURST]) -> Result<usize, RingFault> {
+        self.layout.refresh(BURST)?;
+        let mut window = self.window;
+        let mut n = 0;
+        while n < BURST {
+            let start = self.layout.mark();
+            let Some(d) = self.layout.pop()? else { break };
+            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) == 0
+                && let Some(ptr) = self.translate(&mut window, &d)
+            {
+                prefetch_read(ptr);
+                prefetch_read(ptr.wrapping_add(64));
+                sources[n] = Source { ptr, len: d.len, ..NOTHING };
+                self.lent[n] = Lent { id: d.id, count: 1, written: 0 };
+                n += 1;
+                continue;
+            }
+            let first = self.pieces.len();
+            let (lent, len) = self.gather(d, false)?;
+            let count = self.pieces.len() - first;
+            if n > 0 && first + count > MAX_PIECES - BURST {
+                // More than a burst has segments for: the next one begins with it.
+                self.layout.rewind(start, 0);
+                break;
+            }
+            // A burst has 2 * MAX_PIECES pieces at most; a longer buffer than 4 GiB is dropped as any
+            // that is too long.
+            let len = len.min(u32::MAX as usize) as u32;
+            let (first, count) = (first as u16, count as u16);
+            sources[n] = Source { ptr: std::ptr::null_mut(), len, first, count };
+            self.lent[n] = lent;
+            n += 1;
+            if self.pieces.len() > MAX_PIECES - BURST {
+                // A first buffer of that many: what follows may find no segment left.
+                break;
+            }
+        }
+        self.window = window;
+        Ok(n)
     }
 
     /// Makes a packet of one buffer; returns its private and whole length.
     #[inline(always)]
     fn fetch(&self, buf: &mut BurstBuf, s: &Source) -> Result<(usize, usize), DropReason> {
-        let Some(frame) = s.len.checked_sub(self.header).filter(|&n| n >= 14) else {
+        let len = s.len as usize;
+        let Some(frame) = len.checked_sub(self.header).filter(|&n| n >= 14) else {
             return Err(DropReason::RxShortFrame);
         };
         if frame > MAX_FRAME {
@@ -110,7 +123,7 @@ impl<L: Layout> Ring<L> {
     /// As [`Ring::fetch`] for a buffer in several pieces, with the virtio-net header anywhere.
     #[cold]
     fn fetch_pieces(&self, buf: &mut BurstBuf, s: &Source) -> Result<(usize, usize), DropReason> {
-        let pieces = &self.pieces[s.first..s.first + s.count];
+        let pieces = &self.pieces[usize::from(s.first)..][..usize::from(s.count)];
         if buf.segments_left() < pieces.len() {
             return Err(DropReason::RxTooManySegments);
         }
@@ -154,7 +167,7 @@ impl<L: Layout> Ring<L> {
                 return Err(DropReason::RxTooManySegments);
             }
         }
-        Ok((head, s.len - self.header))
+        Ok((head, s.len as usize - self.header))
     }
 }
 

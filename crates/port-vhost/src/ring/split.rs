@@ -136,8 +136,8 @@ impl Layout for Split {
         self.next
     }
 
-    fn rewind(&mut self, mark: u16) {
-        self.next = mark;
+    fn rewind(&mut self, mark: u16, buffers: usize) {
+        self.next = mark.wrapping_add(buffers as u16);
     }
 
     fn size(&self) -> u16 {
@@ -145,12 +145,17 @@ impl Layout for Split {
     }
 
     #[inline(always)]
-    fn give(&mut self, lent: Lent, written: u32) {
-        let element = u64::from(lent.id) | u64::from(written) << 32;
-        let entry = 2 + 4 * usize::from(self.used_next & self.mask);
-        // SAFETY: the entry is masked to the ring, which `new` checked; elements are aligned to 4.
-        unsafe { self.used.add(entry).cast::<u64>().write_unaligned(element.to_le()) };
-        self.used_next = self.used_next.wrapping_add(1);
+    fn give(&mut self, lent: &[Lent]) {
+        // Copies, as the compiler must presume that what is written to the guest changes `self`.
+        let (used, mask, mut next) = (self.used, self.mask, self.used_next);
+        for lent in lent {
+            let element = u64::from(lent.id) | u64::from(lent.written) << 32;
+            let entry = 2 + 4 * usize::from(next & mask);
+            // SAFETY: the entry is masked to the ring, which `new` checked; elements are aligned to 4.
+            unsafe { used.add(entry).cast::<u64>().write_unaligned(element.to_le()) };
+            next = next.wrapping_add(1);
+        }
+        self.used_next = next;
     }
 
     #[inline(always)]

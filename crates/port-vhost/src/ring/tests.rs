@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::mem::RegionSpec;
-use packet::{DropReason, Lender};
+use packet::{DropReason, Lender, Set};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -501,9 +501,9 @@ fn every_frame_to_a_receive_ring_is_written_whole_or_counted() {
                 })
                 .collect();
             fill(&mut rng, &mut buf, &frames);
-            let picks: Vec<u8> = (0..frames.len() as u8).collect();
             let (delivered, dropped) = expect(&mut room, &frames, header, mergeable);
-            let sent = ring.tx(&mut buf.lend(&Nobody), &picks, &counters);
+            let all = if frames.is_empty() { Set::NONE } else { Set::range(0, frames.len()) };
+            let sent = ring.tx(&buf.lend(&Nobody), all, usize::MAX - 12, &counters);
             sent.unwrap_or_else(|e| panic!("{what}: {e}"));
             (full, small) = (full + dropped[0], small + dropped[1]);
             assert_eq!(counters.drops.get(DropReason::TxRingFull), full, "{what}");
@@ -534,7 +534,7 @@ fn merged_frames_say_how_many_buffers_they_take() {
         let mut buf = BurstBuf::new();
         fill(&mut Rng(5), &mut buf, &[vec![7; 288], vec![8; 60]]);
         let c = QueueCounters::default();
-        ring.tx(&mut buf.lend(&Nobody), &[0, 1], &c).expect("no fault");
+        ring.tx(&buf.lend(&Nobody), Set::range(0, 2), 65535, &c).expect("no fault");
         let lens: Vec<u32> = std::iter::from_fn(|| driver.poll()).map(|(_, len)| len).collect();
         assert_eq!(lens, [100, 100, 100, 72]);
         assert_eq!(driver.ram.u16(slot_at(0) + 10), 3);
@@ -585,7 +585,7 @@ fn fault(packed: bool, write: bool, descs: &[RawDesc]) -> Result<(), RingFault> 
         return ring.rx(&mut buf, &c);
     }
     fill(&mut Rng(1), &mut buf, &[vec![0; 64]]);
-    let result = ring.tx(&mut buf.lend(&Nobody), &[0], &c);
+    let result = ring.tx(&buf.lend(&Nobody), Set::one(0), 65535, &c);
     assert_eq!(c.drops.get(DropReason::TxRingBroken), u64::from(result.is_err()));
     result
 }
@@ -704,11 +704,11 @@ fn a_packed_ring_goes_on_after_its_device_was_killed() {
             if kill {
                 // Dies after some of the burst was given, before that is published.
                 let AnyRing::Packed(r) = &mut current else { unreachable!("packed") };
-                let given = rng.below(r.lent.len() as u64 + 1) as usize;
+                let given = rng.below(r.lent_count as u64 + 1) as usize;
                 let given = if given == 1 { 0 } else { given };
                 for k in 0..given {
                     let lent = r.lent[k];
-                    r.layout.give(lent, 0);
+                    r.layout.give(&[lent]);
                 }
                 // QEMU's base is from the start; a driver that looks gives its own place.
                 let own = u32::from(driver.used) | u32::from(driver.used_wrap) << 15;
@@ -804,8 +804,7 @@ fn full_ring(packed: bool, mergeable: bool, (gpa, len, flags): (u64, u32, u16)) 
 fn send_32(ring: &mut AnyRing, len: usize) -> [u64; 3] {
     let (mut buf, c) = (BurstBuf::new(), QueueCounters::default());
     fill(&mut Rng(3), &mut buf, &vec![vec![9; len]; 32]);
-    let picks: [u8; 32] = std::array::from_fn(|i| i as u8);
-    ring.tx(&mut buf.lend(&Nobody), &picks, &c).expect("no fault");
+    ring.tx(&buf.lend(&Nobody), Set::range(0, 32), 65535, &c).expect("no fault");
     let [full, small] =
         [DropReason::TxRingFull, DropReason::TxBufferTooSmall].map(|r| c.drops.get(r));
     [32 - c.drops.total(), full, small]

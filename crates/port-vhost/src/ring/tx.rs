@@ -2,7 +2,7 @@
 
 use super::{F_INDIRECT, F_NEXT, F_WRITE, Layout, Lent, MAX_PIECES, Piece, Ring, RingFault};
 use packet::arch::{copy_small, prefetch_write};
-use packet::{BURST, Burst, DropReason};
+use packet::{BURST, Burst, DropReason, Packet, Set};
 use port::QueueCounters;
 
 /// Pieces walked in one transmit call, tries that come to nothing included; the buffer that exceeds
@@ -20,110 +20,109 @@ struct Sent {
     dropped: u64,
 }
 
+/// Bounds of one transmit call.
+struct Limits {
+    /// Bytes of a frame at most.
+    longest: usize,
+    /// Pieces that may still be walked.
+    pieces: usize,
+}
+
+/// A buffer to be filled, in one piece.
+#[derive(Clone, Copy)]
+struct Room {
+    ptr: *mut u8,
+    len: usize,
+}
+
 impl<L: Layout> Ring<L> {
-    /// Puts the packets of `picks` into a guest's receive ring. Drops are counted in `c`.
+    /// Puts the packets of `set`, as far as they are no longer than `longest`, into a guest's receive
+    /// ring. Drops are counted in `c`.
     #[inline(always)]
     pub(crate) fn tx(
         &mut self,
-        burst: &mut Burst<'_>,
-        picks: &[u8],
+        burst: &Burst<'_>,
+        set: Set,
+        longest: usize,
         c: &QueueCounters,
     ) -> Result<(), RingFault> {
         let mut sum = Sent::default();
-        let result = self.send(burst, picks, c, &mut sum);
+        let result = self.send(burst, set, longest, c, &mut sum);
         if sum.packets > 0 {
             c.burst(sum.packets, sum.header_bytes, sum.payload_bytes);
             self.notify(c);
         }
         if result.is_err() {
-            let lost = picks.len() as u64 - sum.packets - sum.dropped;
+            let lost = set.len() as u64 - sum.packets - sum.dropped;
             c.drops.add(DropReason::TxRingBroken, lost);
         }
         result
     }
 
     /// As [`Ring::tx`], without counting and without telling the guest.
+    ///
+    /// Buffers are looked for first and filled then, so that all their cache lines are on the way
+    /// before the first of them is needed.
     #[inline(always)]
     fn send(
         &mut self,
-        burst: &mut Burst<'_>,
-        picks: &[u8],
+        burst: &Burst<'_>,
+        set: Set,
+        longest: usize,
         c: &QueueCounters,
         sum: &mut Sent,
     ) -> Result<(), RingFault> {
-        self.layout.refresh(picks.len().min(BURST))?;
-        let mut room = [(std::ptr::null_mut::<u8>(), 0usize, 0u16); BURST];
-        let mut marks = [L::Mark::default(); BURST];
-        let mut n = 0;
-        while n < picks.len().min(BURST) {
-            marks[n] = self.layout.mark();
-            let Some(d) = self.layout.pop()? else { break };
-            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) != F_WRITE {
-                self.layout.rewind(marks[n]);
+        let start = self.layout.mark();
+        let mut rooms = [Room { ptr: std::ptr::null_mut(), len: 0 }; BURST];
+        let found = self.find_rooms(&mut rooms, set.len(), self.header + longest)?;
+        let (mut left, mut done) = (set, 0);
+        for (room, lent) in rooms[..found].iter().zip(&mut self.lent) {
+            let Some(i) = left.first() else { break };
+            let p = &burst.packets()[i];
+            let total = self.header + p.len();
+            if total > room.len {
                 break;
             }
-            let Some(ptr) = self.translate(d.addr, d.len) else {
-                self.layout.rewind(marks[n]);
-                break;
-            };
-            prefetch_write(ptr);
-            prefetch_write(ptr.wrapping_add(64));
-            room[n] = (ptr, d.len as usize, d.id);
-            n += 1;
+            // SAFETY: `find_rooms` found `room.len` writable bytes of guest memory.
+            unsafe { store(room.ptr, self.header, burst, i, p, sum) };
+            lent.written = total as u32;
+            (left, done) = (left.without(Set::one(i)), done + 1);
         }
-        let mut done = 0;
-        for &i in &picks[..n] {
-            let i = usize::from(i);
-            let (ptr, cap, id) = room[done];
-            let total = self.header + burst.packets()[i].len();
-            if total > cap {
-                self.layout.rewind(marks[done]);
-                break;
-            }
-            // SAFETY: `translate` found `cap` writable bytes of guest memory at ptr.
-            unsafe { self.store(ptr, burst, i, sum) };
-            self.layout.give(Lent { id, count: 1 }, total as u32);
-            done += 1;
+        self.layout.give(&self.lent[..done]);
+        if left.is_empty() {
+            return Ok(());
         }
-        if done < picks.len() {
-            self.tx_slow(burst, &picks[done..], c, sum)?;
-        }
-        Ok(())
+        self.layout.rewind(start, done);
+        self.tx_slow(burst, left, Limits { longest, pieces: TX_PIECES }, c, sum)
     }
 
-    /// Writes header and packet `i` to one contiguous buffer.
-    ///
-    /// The device header goes straight to the guest. Put before the private bytes and copied with
-    /// them, it would be loaded while it is still in the store buffer, behind the stores that wait
-    /// for the last packet's cache lines, and no two packets' lines would be fetched at once.
-    ///
-    /// # Safety
-    /// `ptr` is writable for the virtio-net header and the packet.
+    /// Takes the next buffers of the ring into `rooms` and `lent`, `want` of them at most and as long as
+    /// they are in one piece. The length of a room is the buffer's, or `most` if that is less.
     #[inline(always)]
-    unsafe fn store(&self, ptr: *mut u8, burst: &Burst<'_>, i: usize, sum: &mut Sent) {
-        let p = &burst.packets()[i];
-        let (head, len) = (p.header(), p.len());
-        let [.., lo, hi] = net_header(1);
-        // SAFETY: `header` is 10 or 12, head.len() <= len, and the caller promises room for both.
-        unsafe {
-            ptr.cast::<u64>().write_unaligned(0);
-            ptr.add(8).cast::<u16>().write_unaligned(0);
-            if self.header == 12 {
-                ptr.add(10).cast::<[u8; 2]>().write_unaligned([lo, hi]);
+    fn find_rooms(
+        &mut self,
+        rooms: &mut [Room; BURST],
+        want: usize,
+        most: usize,
+    ) -> Result<usize, RingFault> {
+        let want = want.min(BURST);
+        self.layout.refresh(want)?;
+        let mut window = self.window;
+        let mut n = 0;
+        while n < want {
+            let Some(d) = self.layout.pop()? else { break };
+            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) != F_WRITE {
+                break;
             }
-            copy_small(head.as_ptr(), ptr.add(self.header), head.len());
+            let Some(ptr) = self.translate(&mut window, &d) else { break };
+            prefetch_write(ptr);
+            prefetch_write(ptr.wrapping_add(64));
+            rooms[n] = Room { ptr, len: most.min(d.len as usize) };
+            self.lent[n] = Lent { id: d.id, count: 1, written: 0 };
+            n += 1;
         }
-        sum.packets += 1;
-        sum.header_bytes += head.len() as u64;
-        if len > head.len() {
-            let mut at = ptr.wrapping_add(self.header + head.len());
-            for s in burst.segments(i) {
-                // SAFETY: the segments are the rest of the packet's length.
-                unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), at, s.len()) };
-                at = at.wrapping_add(s.len());
-            }
-            sum.payload_bytes += (len - head.len()) as u64;
-        }
+        self.window = window;
+        Ok(n)
     }
 
     /// The rest of a transmit call, one packet at a time: chained, indirect, small and merged
@@ -131,34 +130,34 @@ impl<L: Layout> Ring<L> {
     #[cold]
     fn tx_slow(
         &mut self,
-        burst: &mut Burst<'_>,
-        picks: &[u8],
+        burst: &Burst<'_>,
+        mut set: Set,
+        mut limits: Limits,
         c: &QueueCounters,
         sum: &mut Sent,
     ) -> Result<(), RingFault> {
-        let mut budget = TX_PIECES;
-        for (k, &i) in picks.iter().enumerate() {
-            let i = usize::from(i);
-            let need = self.header + burst.packets()[i].len();
+        while let Some(i) = set.first() {
+            let drop = |reason, sum: &mut Sent, n: usize| {
+                c.drops.add(reason, n as u64);
+                sum.dropped += n as u64;
+            };
+            let p = &burst.packets()[i];
+            let need = self.header + p.len();
             let start = self.layout.mark();
-            if self.collect(need, &mut budget)? {
+            if p.len() > limits.longest {
+                drop(DropReason::TxMtuExceeded, sum, 1);
+            } else if self.collect(need, &mut limits.pieces)? {
                 self.scatter(burst, i, need, sum);
-                for k in 0..self.merged.len() {
-                    let (lent, written) = self.merged[k];
-                    self.layout.give(lent, written as u32);
-                }
-                continue;
-            }
-            self.layout.rewind(start);
-            if !self.mergeable && !self.merged.is_empty() {
-                c.drops.add(DropReason::TxBufferTooSmall, 1);
-                sum.dropped += 1;
+                self.layout.give(&self.merged);
             } else {
-                let rest = (picks.len() - k) as u64;
-                c.drops.add(DropReason::TxRingFull, rest);
-                sum.dropped += rest;
-                break;
+                self.layout.rewind(start, 0);
+                if self.mergeable || self.merged.is_empty() {
+                    drop(DropReason::TxRingFull, sum, set.len());
+                    break;
+                }
+                drop(DropReason::TxBufferTooSmall, sum, 1);
             }
+            set = set.without(Set::one(i));
         }
         self.pieces.clear();
         Ok(())
@@ -184,14 +183,14 @@ impl<L: Layout> Ring<L> {
             let before = self.pieces.len();
             let (lent, len) = self.gather(d, true)?;
             *budget = budget.saturating_sub(self.pieces.len() - before);
-            self.merged.push((lent, len.min(need - have)));
+            self.merged.push(Lent { written: len.min(need - have) as u32, ..lent });
             have += len;
         }
         Ok(true)
     }
 
     /// Writes header and packet `i`, `need` bytes in all, over the collected pieces.
-    fn scatter(&mut self, burst: &mut Burst<'_>, i: usize, need: usize, sum: &mut Sent) {
+    fn scatter(&mut self, burst: &Burst<'_>, i: usize, need: usize, sum: &mut Sent) {
         let buffers = if self.mergeable { self.merged.len() as u16 } else { 1 };
         let device = net_header(buffers);
         let head = burst.packets()[i].header();
@@ -208,6 +207,49 @@ impl<L: Layout> Ring<L> {
         sum.packets += 1;
         sum.header_bytes += head.len() as u64;
         sum.payload_bytes += (need - self.header - head.len()) as u64;
+    }
+}
+
+/// Writes a virtio-net header of `header` bytes and packet `i`, which is `p`, to one contiguous buffer.
+///
+/// The device header goes straight to the guest. Put before the private bytes and copied with
+/// them, it would be loaded while it is still in the store buffer, behind the stores that wait
+/// for the last packet's cache lines, and no two packets' lines would be fetched at once.
+///
+/// # Safety
+/// `ptr` is writable for the virtio-net header and the packet.
+#[inline(always)]
+unsafe fn store(
+    ptr: *mut u8,
+    header: usize,
+    burst: &Burst<'_>,
+    i: usize,
+    p: &Packet,
+    sum: &mut Sent,
+) {
+    let (private, len) = p.private();
+    // SAFETY: `header` is 10 or 12, private bytes and segments are the packet's length, and the
+    // caller promises room for all.
+    unsafe {
+        // As `net_header` has it: ten zeros and 1 for `num_buffers`.
+        ptr.cast::<u64>().write_unaligned(0);
+        if header == 12 {
+            ptr.add(8).cast::<u32>().write_unaligned((1u32 << 16).to_le());
+        } else {
+            ptr.add(8).cast::<u16>().write_unaligned(0);
+        }
+        copy_small(private, ptr.add(header), len);
+    }
+    sum.packets += 1;
+    sum.header_bytes += len as u64;
+    if p.len() > len {
+        let mut at = ptr.wrapping_add(header + len);
+        for s in burst.segments(i) {
+            // SAFETY: as above.
+            unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), at, s.len()) };
+            at = at.wrapping_add(s.len());
+        }
+        sum.payload_bytes += (p.len() - len) as u64;
     }
 }
 

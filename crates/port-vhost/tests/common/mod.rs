@@ -2,7 +2,7 @@
 //! guests.
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use packet::{BURST, BurstBuf, DropReason};
+use packet::{BurstBuf, DropReason, Set};
 use port::{Counters, Port};
 use port_vhost::{Config, Mode, VhostPort};
 use std::ops::Range;
@@ -88,14 +88,13 @@ impl Drop for Lab {
 
 fn forward(ports: &[Arc<VhostPort>], stop: &AtomicBool, turns: &AtomicU64) {
     let mut buf = BurstBuf::new();
-    let picks: [u8; BURST] = std::array::from_fn(|i| i as u8);
     while !stop.load(Ordering::Relaxed) {
         let mut idle = true;
         for (i, from) in ports.iter().enumerate() {
             for queue in 0..from.rx_queues() {
                 if let Some(mut burst) = from.rx(queue, &mut buf) {
                     let n = burst.len();
-                    ports[i ^ 1].tx(queue, &mut burst, &picks[..n]);
+                    ports[i ^ 1].tx(queue, &mut burst, Set::range(0, n));
                     idle = false;
                 }
             }
