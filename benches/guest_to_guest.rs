@@ -24,8 +24,8 @@ use virtio_driver::{Driver, wire};
 /// Descriptors of a ring; each transmit buffer holds a flow of its own.
 const RING: u16 = 1024;
 /// Windows for each case, and their length.
-const WINDOWS: usize = 21;
-const WINDOW: Duration = Duration::from_millis(200);
+const WINDOWS: usize = 31;
+const WINDOW: Duration = Duration::from_millis(40);
 
 /// The port that provokes masks, how many different packets it sends, and how many a second.
 const ATTACKER: DpPort = DpPort(3);
