@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Scheduler times of one thread, from `/proc/PID/task/TID/schedstat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,4 +78,38 @@ pub fn count() -> usize {
 /// The core for load when the switch polls on core 0: core 1, or the same where there is only one.
 pub fn load_core() -> usize {
     usize::from(count() > 1)
+}
+
+/// Keeps this thread on `core`, and before what else wants it (nice -20). Needs root.
+pub fn take(core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(None, &set).with_context(|| format!("cannot run on core {core}"))?;
+    // Of the calling thread only: on Linux each has its own.
+    rustix::process::setpriority_process(None, -20).context("cannot be preferred: this needs root")
+}
+
+/// This session goes before others (autogroup -20) until the value is dropped.
+///
+/// Where the kernel groups sessions, a thread's own nice value counts only within its session.
+#[derive(Debug)]
+pub struct PreferredSession(());
+
+const AUTOGROUP: &str = "/proc/self/autogroup";
+
+impl PreferredSession {
+    /// Needs root; nothing happens where sessions are not grouped.
+    pub fn new() -> Result<PreferredSession> {
+        if std::path::Path::new(AUTOGROUP).exists() {
+            fs::write(AUTOGROUP, "-20").context("cannot be preferred: this needs root")?;
+        }
+        Ok(PreferredSession(()))
+    }
+}
+
+impl Drop for PreferredSession {
+    fn drop(&mut self) {
+        // Nothing is lost but a preference that the session's end takes away too.
+        let _ = fs::write(AUTOGROUP, "0");
+    }
 }

@@ -7,6 +7,7 @@
 
 pub mod cpio;
 pub mod cpu;
+pub mod floor;
 pub mod guest;
 pub mod guest_image;
 pub mod hugepages;

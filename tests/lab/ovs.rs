@@ -70,6 +70,13 @@ pub fn ctl(rundir: &Path) -> Command {
     command
 }
 
+/// `ovs-ofctl` on the bridges of the daemon in `rundir`.
+pub fn ofctl(rundir: &Path) -> Command {
+    let mut command = process::command("ovs-ofctl");
+    command.arg("--timeout=120").env("OVS_RUNDIR", rundir);
+    command
+}
+
 /// `ovs-appctl` on the daemon with process id `pid`.
 pub fn appctl(rundir: &Path, pid: u32) -> Command {
     let mut command = process::command("ovs-appctl");
@@ -77,7 +84,8 @@ pub fn appctl(rundir: &Path, pid: u32) -> Command {
     command
 }
 
-fn control_socket(rundir: &Path, pid: u32) -> PathBuf {
+/// The command socket of the daemon with process id `pid`.
+pub fn control_socket(rundir: &Path, pid: u32) -> PathBuf {
     rundir.join(format!("ovs-vswitchd-dpdk.{pid}.ctl"))
 }
 

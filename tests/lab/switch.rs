@@ -18,6 +18,9 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 /// Time for one command of the CLI.
 const COMMAND_LIMIT_S: &str = "60";
 
+/// Time for one call on the command socket.
+const CONTROL_LIMIT: Duration = Duration::from_secs(60);
+
 /// Environment: which switch the acceptance tests run against; `ours` (default) or `ovs-dpdk`.
 pub const SWITCH_VARIABLE: &str = "LAB_SWITCH";
 
@@ -149,6 +152,35 @@ impl Switch {
         process::output(command.args(arguments)).with_context(|| self.quoted_log())
     }
 
+    /// A command in `ovs-ofctl`'s grammar; returns what it prints.
+    pub fn ofctl(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = match self.kind {
+            Kind::Ours => our_ctl(self.rundir())?,
+            Kind::OvsDpdk => ovs::ofctl(self.rundir()),
+        };
+        process::output(command.args(arguments)).with_context(|| self.quoted_log())
+    }
+
+    /// Makes the flows of `bridge` what `flows` says, one on each line.
+    pub fn set_flows(&self, bridge: &str, flows: &str) -> Result<()> {
+        let file = self.rundir().join("flows.txt");
+        std::fs::write(&file, flows)?;
+        self.ofctl(&["del-flows", bridge])?;
+        self.ofctl(&["add-flows", bridge, &file.display().to_string()]).map(drop)
+    }
+
+    /// A connection to the daemon's command socket: calls on it start no process.
+    pub fn control(&self) -> Result<unixctl::Client> {
+        let pid = self.daemon.id();
+        let socket = match self.kind {
+            Kind::Ours => self.rundir().join(format!("vswitchd.{pid}.ctl")),
+            Kind::OvsDpdk => ovs::control_socket(self.rundir(), pid),
+        };
+        let mut client = unixctl::Client::connect(socket)?;
+        client.set_timeout(Some(CONTROL_LIMIT))?;
+        Ok(client)
+    }
+
     /// Adds a bridge of the userspace datapath.
     pub fn add_bridge(&self, bridge: &str) -> Result<()> {
         let set = ["--", "set", "Bridge", bridge, "datapath_type=netdev"];
@@ -193,10 +225,15 @@ impl Switch {
 
     /// Waits until the front ends of all `ports` are connected and their queues run.
     pub fn wait_link_up(&self, ports: &[&str], limit: Duration) -> Result<()> {
+        self.wait_link(ports, "up", limit)
+    }
+
+    /// Waits until the `link_state` of all `ports` is `state`.
+    pub fn wait_link(&self, ports: &[&str], state: &str, limit: Duration) -> Result<()> {
         for port in ports {
-            let what = format!("port {port} to be up");
+            let what = format!("port {port} to be {state}");
             wait::until(&what, limit, || {
-                Ok((self.interface(port, "link_state")? == "up").then_some(()))
+                Ok((self.interface(port, "link_state")? == state).then_some(()))
             })
             .with_context(|| self.quoted_log())?;
         }

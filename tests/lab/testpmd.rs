@@ -94,22 +94,33 @@ impl Testpmd {
     /// Starts testpmd with a virtio driver on each of `ports` and waits until it is connected to all of them.
     /// The MAC address of its port N is 02:10:00:00:00:N, so two testpmds have the same.
     pub fn start(options: &Options, ports: &[&VhostPort]) -> Result<Testpmd> {
-        let dir = tempfile::Builder::new().prefix("lab-testpmd-").tempdir_in("/tmp")?;
+        let dir = new_dir()?;
         for port in ports.iter().filter(|p| p.mode == SocketMode::SwitchConnects) {
             // A killed testpmd leaves its socket, and the next one would not listen on it.
             let _ = std::fs::remove_file(&port.socket);
         }
+        let arguments = arguments(options, dir.path(), ports);
+        let mut this = Testpmd::launch(dir, &arguments)?;
+        this.command("set fwd io")?;
+        this.command(&format!("set txpkts {}", options.frame_bytes))?;
+        Ok(this)
+    }
+
+    /// Starts testpmd with these arguments and waits for its prompt.
+    pub(crate) fn launch(dir: TempDir, arguments: &[String]) -> Result<Testpmd> {
         let mut command = process::command("stdbuf");
-        command.args(["-o0", "dpdk-testpmd"]).args(arguments(options, dir.path(), ports));
+        command.args(["-o0", "dpdk-testpmd"]).args(arguments);
         command.stdin(Stdio::piped());
         let mut process = Process::start("testpmd", &mut command, &dir.path().join("testpmd.log"))?;
         let stdin = process.take_stdin().context("testpmd has no standard input")?;
         let prompt = |log: &str| log.contains(PROMPT).then_some(());
         process.wait_log("the prompt", START_LIMIT, 0, prompt)?;
-        let mut this = Testpmd { process, stdin, dir };
-        this.command("set fwd io")?;
-        this.command(&format!("set txpkts {}", options.frame_bytes))?;
-        Ok(this)
+        Ok(Testpmd { process, stdin, dir })
+    }
+
+    /// Where it has its log.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Its process.
@@ -194,7 +205,13 @@ impl Drop for Testpmd {
     }
 }
 
-fn file_prefix(dir: &Path) -> String {
+/// Directly under /tmp and short: a socket's path has room for 107 bytes.
+pub(crate) fn new_dir() -> Result<TempDir> {
+    Ok(tempfile::Builder::new().prefix("lab-testpmd-").tempdir_in("/tmp")?)
+}
+
+/// Each DPDK process keeps its files under a name of its own.
+pub(crate) fn file_prefix(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "lab".into(), |n| n.to_string_lossy().into_owned())
 }
 

@@ -4,7 +4,6 @@
 mod bench;
 mod build;
 mod demo;
-mod report;
 mod test;
 
 use std::process::ExitCode;
@@ -23,7 +22,7 @@ const EXAMPLES: &str = "Examples:
   cargo xtask demo                         two virtual machines talk through the switch
   cargo xtask test                         everything that must hold before a change goes in
   cargo xtask test --fast                  the same without virtual machines and testpmd
-  cargo xtask bench --pairs 30             packets per second next to OVS-DPDK";
+  cargo xtask bench                        next to OVS-DPDK and to DPDK without a switch";
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {

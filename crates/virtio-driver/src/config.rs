@@ -120,9 +120,10 @@ impl Config {
         self
     }
 
-    /// The distance between buffers of `len` bytes.
+    /// The distance between buffers of `len` bytes: an odd number of cache lines, so that the lines with the headers do
+    /// not all fall into the same few sets of a cache, as they would at 2048 bytes.
     pub(crate) fn stride(len: u32) -> usize {
-        (len as usize).next_multiple_of(CACHE_LINE)
+        ((len as usize).div_ceil(CACHE_LINE) | 1) * CACHE_LINE
     }
 
     /// Bytes of indirect tables, one per buffer.

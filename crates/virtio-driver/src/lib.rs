@@ -31,6 +31,6 @@ pub use driver::{Driver, Pair};
 pub use error::{Error, Violation};
 pub use layout::{Layout, NetHeader};
 pub use queue::{RxQueue, TxQueue};
-pub use saturate::{Loop, Saturator};
+pub use saturate::{Loop, Saturator, Stamp};
 pub use session::{Message, Session};
 pub use wire::Request;

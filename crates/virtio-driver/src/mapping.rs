@@ -113,6 +113,7 @@ impl Span {
         }
     }
 
+    #[inline]
     fn at(&self, at: usize, len: usize) -> *mut u8 {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.len), "access outside a span");
         // SAFETY: offset + at + len is inside the mapping: checked above and in `new`.
@@ -123,6 +124,7 @@ impl Span {
     ///
     /// # Panics
     /// If they do not fit.
+    #[inline]
     pub fn write(&self, at: usize, bytes: &[u8]) {
         let to = self.at(at, bytes.len());
         // SAFETY: `to` has room for bytes.len() (checked by `at`); a Rust slice never overlaps guest memory.
@@ -133,6 +135,7 @@ impl Span {
     ///
     /// # Panics
     /// If they are not inside.
+    #[inline]
     pub fn read(&self, at: usize, len: usize, out: &mut Vec<u8>) {
         let from = self.at(at, len);
         out.reserve(len);
@@ -159,7 +162,7 @@ impl Span {
         let first = self.at(at, bytes).cast::<A>();
         assert!(first.is_aligned(), "a window must be aligned for its type");
         let first = NonNull::new(first).expect("inside a mapping, so not null");
-        Shared { first, count, map: Arc::clone(&self.map) }
+        Shared { first, count, _map: Arc::clone(&self.map) }
     }
 }
 
@@ -177,7 +180,7 @@ atomics!(AtomicU8, AtomicU16, AtomicU32, AtomicU64);
 pub struct Shared<A: Atomic> {
     first: NonNull<A>,
     count: usize,
-    map: Arc<Mapping>,
+    _map: Arc<Mapping>,
 }
 
 // SAFETY: only atomics are reachable through it, and they may be used from any thread.
@@ -187,10 +190,10 @@ unsafe impl<A: Atomic> Sync for Shared<A> {}
 
 impl<A: Atomic> Deref for Shared<A> {
     type Target = [A];
+    #[inline]
     fn deref(&self) -> &[A] {
-        debug_assert!(Arc::strong_count(&self.map) > 0);
         // SAFETY: `Span::shared` checked bounds and alignment; any bit pattern is a value of an atomic integer, atomics may change
-        // under a shared reference, and `map` keeps the memory mapped.
+        // under a shared reference, and `_map` keeps the memory mapped.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
     }
 }

@@ -184,9 +184,24 @@ impl Base {
         }
     }
 
-    /// Recycles used buffers; see [`Ring::recycle`].
-    pub fn recycle(&mut self, limit: u16) -> Result<crate::ring::Recycled, Error> {
-        let done = self.ring.recycle(limit).map_err(|violation| self.violated(violation))?;
+    /// Distance between buffers, bytes.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Recycles used buffers; see [`Ring::recycle_with`]. `touch` also gets where in `buffers` the buffer begins.
+    #[inline]
+    pub fn recycle(
+        &mut self,
+        limit: u16,
+        mut touch: impl FnMut(&Span, usize, u32),
+    ) -> Result<crate::ring::Recycled, Error> {
+        let (buffers, stride) = (&self.buffers, self.stride);
+        let with = |token: u16, len| touch(buffers, usize::from(token) * stride, len);
+        let done = match self.ring.recycle_with(limit, with) {
+            Ok(done) => done,
+            Err(violation) => return Err(self.violated(violation)),
+        };
         if done.buffers > 0 {
             self.kick_if_asked();
             self.stats.buffers += u64::from(done.buffers);

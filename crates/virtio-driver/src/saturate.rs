@@ -3,6 +3,8 @@
 use crate::driver::Pair;
 use crate::error::Error;
 use crate::layout::{Layout, NetHeader};
+use crate::mapping::Span;
+use std::sync::Arc;
 
 /// Buffers handled in one turn of each queue. Larger bursts than a switch's 32 let it always find a full one.
 pub const TURN: u16 = 64;
@@ -18,6 +20,29 @@ pub struct Turn {
     pub bytes: u64,
 }
 
+/// Four bytes of each frame that change every time it is sent, so that a few buffers carry any number of flows.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    /// Where in the frame; 34 are the UDP ports of a plain IPv4 frame.
+    pub at: usize,
+    /// What is written, one after another and then from the beginning. Several queues may share it.
+    pub values: Arc<[[u8; 4]]>,
+    /// The value to begin with.
+    pub next: usize,
+}
+
+impl Stamp {
+    #[inline]
+    fn take(&mut self) -> [u8; 4] {
+        if self.next >= self.values.len() {
+            self.next = 0;
+        }
+        let value = self.values[self.next];
+        self.next += 1;
+        value
+    }
+}
+
 /// Drives one pair at full speed. Ids, lengths and order are checked; payload is not.
 #[derive(Debug)]
 pub struct Saturator<'a> {
@@ -25,6 +50,7 @@ pub struct Saturator<'a> {
     /// Frames that were filled in.
     depth: u16,
     sending: bool,
+    stamp: Option<Stamp>,
 }
 
 impl Pair {
@@ -60,21 +86,45 @@ impl Pair {
                 )));
             }
         }
-        Ok(Saturator { pair: self, depth, sending: false })
+        Ok(Saturator { pair: self, depth, sending: false, stamp: None })
     }
 }
 
 impl Saturator<'_> {
-    /// One look at both queues. Never waits.
-    #[inline]
+    /// Changes each frame from its second sending on.
+    ///
+    /// # Errors
+    /// If there are no values, or they do not lie inside a buffer.
+    pub fn stamp(&mut self, stamp: Stamp) -> Result<(), Error> {
+        let base = &self.pair.tx.base;
+        if stamp.values.is_empty() || base.header_len + stamp.at + 4 > base.stride() {
+            return Err(Error::Config("a stamp needs values and a place inside the frame".into()));
+        }
+        self.stamp = Some(stamp);
+        Ok(())
+    }
+
+    /// One look at both queues. Never waits. (Not to be inlined into a crate that is built with less optimisation.)
+    #[inline(never)]
     pub fn turn(&mut self) -> Result<Turn, Error> {
         if !self.sending {
             self.pair.tx.flush();
             self.sending = true;
         }
-        let received = self.pair.rx.base.recycle(TURN)?;
-        let sent = if self.depth > 0 { self.pair.tx.base.recycle(TURN)?.buffers } else { 0 };
+        let received = self.pair.rx.base.recycle(TURN, |_, _, _| ())?;
+        let sent = if self.depth > 0 { self.send_again()? } else { 0 };
         Ok(Turn { sent, received: received.buffers, bytes: received.bytes })
+    }
+
+    #[inline]
+    fn send_again(&mut self) -> Result<u32, Error> {
+        let base = &mut self.pair.tx.base;
+        let Some(stamp) = &mut self.stamp else {
+            return Ok(base.recycle(TURN, |_, _, _| ())?.buffers);
+        };
+        let at = base.header_len + stamp.at;
+        let write = |buffers: &Span, buffer: usize, _| buffers.write(buffer + at, &stamp.take());
+        Ok(base.recycle(TURN, write)?.buffers)
     }
 
     /// Stops sending: takes frames back without posting them again, and goes on receiving, until the device holds no frame or `more` says
@@ -82,7 +132,7 @@ impl Saturator<'_> {
     pub fn finish(self, mut more: impl FnMut() -> bool) -> Result<Turn, Error> {
         let mut total = Turn::default();
         while more() {
-            let received = self.pair.rx.base.recycle(TURN)?;
+            let received = self.pair.rx.base.recycle(TURN, |_, _, _| ())?;
             total.received += received.buffers;
             total.bytes += received.bytes;
             total.sent += self.pair.tx.reclaim()? as u32;

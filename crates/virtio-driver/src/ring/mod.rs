@@ -217,7 +217,17 @@ impl Ring {
     }
     /// Takes back up to `limit` used buffers, posts them again as they are and publishes them.
     pub fn recycle(&mut self, limit: u16) -> Result<Recycled, Violation> {
-        both!(self, r => r.recycle(limit))
+        self.recycle_with(limit, |_, _| ())
+    }
+    /// Like [`Ring::recycle`]; `touch` gets the token of each buffer, and the bytes the device wrote into it, while it is not the
+    /// device's.
+    #[inline]
+    pub fn recycle_with(
+        &mut self,
+        limit: u16,
+        touch: impl FnMut(u16, u32),
+    ) -> Result<Recycled, Violation> {
+        both!(self, r => r.recycle(limit, touch))
     }
     /// Asks the device for a call at its next used buffer. Look at [`Ring::has_used`] afterwards, before sleeping.
     pub fn ask_for_call(&mut self) {

@@ -321,30 +321,23 @@ impl PackedRing {
         Ok(Used { token: id, len })
     }
 
-    pub(super) fn recycle(&mut self, limit: u16) -> Result<Recycled, Violation> {
+    /// `touch` gets each buffer's id and length before the device can see it again.
+    #[inline]
+    pub(super) fn recycle(
+        &mut self,
+        limit: u16,
+        mut touch: impl FnMut(u16, u32),
+    ) -> Result<Recycled, Violation> {
         let mut done = Recycled::default();
-        let mut ids = [0u16; RECYCLE_BURST];
+        let mut burst = [Used { token: 0, len: 0 }; RECYCLE_BURST];
         let limit = usize::from(limit);
         loop {
-            let want = ids.len().min(limit.saturating_sub(done.buffers as usize));
-            let mut taken = 0;
-            let mut result = Ok(());
-            while taken < want {
-                match self.pop() {
-                    Ok(Some(used)) => {
-                        ids[taken] = used.token;
-                        taken += 1;
-                        done.bytes += u64::from(used.len);
-                    }
-                    Ok(None) => break,
-                    Err(violation) => {
-                        result = Err(violation);
-                        break;
-                    }
-                }
-            }
-            for &id in &ids[..taken] {
-                self.repost(id);
+            let want = burst.len().min(limit.saturating_sub(done.buffers as usize));
+            let (taken, result) = self.take_burst(&mut burst[..want]);
+            for used in &burst[..taken] {
+                done.bytes += u64::from(used.len);
+                touch(used.token, used.len);
+                self.repost(used.token);
             }
             done.buffers += taken as u32;
             result?;
@@ -352,6 +345,19 @@ impl PackedRing {
                 return Ok(done);
             }
         }
+    }
+
+    /// Takes back used buffers; how many, and what ended it.
+    #[inline]
+    fn take_burst(&mut self, burst: &mut [Used]) -> (usize, Result<(), Violation>) {
+        for (taken, place) in burst.iter_mut().enumerate() {
+            match self.pop() {
+                Ok(Some(used)) => *place = used,
+                Ok(None) => return (taken, Ok(())),
+                Err(violation) => return (taken, Err(violation)),
+            }
+        }
+        (burst.len(), Ok(()))
     }
 
     /// Posts a single-descriptor buffer again as it was.

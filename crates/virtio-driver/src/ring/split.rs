@@ -217,6 +217,7 @@ impl SplitRing {
         }
     }
 
+    #[inline]
     fn used_index(&self) -> u16 {
         u16::from_le(self.mem.used_head[1].load(Acquire))
     }
@@ -226,6 +227,7 @@ impl SplitRing {
     }
 
     /// Reads the used index; the number of elements to take.
+    #[inline]
     fn ready(&mut self) -> Result<u32, Violation> {
         let index = self.used_index();
         let ready = index.wrapping_sub(self.used_pos as u16);
@@ -242,6 +244,7 @@ impl SplitRing {
     }
 
     /// Reads the element at the used position and checks it against what was posted.
+    #[inline]
     fn element(&self) -> Result<(u16, Head, u32), Violation> {
         let slot = 2 * (self.used_pos & self.mask) as usize;
         let id = u32::from_le(self.mem.used_ring[slot].load(Relaxed));
@@ -319,23 +322,25 @@ impl SplitRing {
         }
     }
 
-    pub(super) fn recycle(&mut self, limit: u16) -> Result<Recycled, Violation> {
-        let mut left = self.ready()?.min(u32::from(limit));
+    /// `touch` gets each buffer's token and length before the device can see it again.
+    #[inline]
+    pub(super) fn recycle(
+        &mut self,
+        limit: u16,
+        mut touch: impl FnMut(u16, u32),
+    ) -> Result<Recycled, Violation> {
+        let ready = self.ready()?.min(u32::from(limit));
         let mut done = Recycled::default();
+        if ready == 0 {
+            // Not even the index is written: the device's core may keep its line.
+            return Ok(done);
+        }
         let mut result = Ok(());
-        while left > 0 {
-            match self.recycle_one(left) {
-                Ok((buffers, bytes)) => {
-                    left -= buffers;
-                    done.buffers += buffers;
-                    done.bytes += u64::from(bytes);
-                }
-                Err(violation) => {
-                    self.used_pos = self.used_pos.wrapping_add(1);
-                    result = Err(violation);
-                    break;
-                }
-            }
+        while done.buffers < ready && result.is_ok() {
+            result = self.recycle_some(ready - done.buffers, &mut done, &mut touch);
+        }
+        if result.is_err() {
+            self.used_pos = self.used_pos.wrapping_add(1);
         }
         self.publish();
         result.map(|()| done)
@@ -343,36 +348,45 @@ impl SplitRing {
 
     /// Takes one used element and posts its buffer (IN_ORDER: its batch) again.
     #[inline]
-    fn recycle_one(&mut self, left: u32) -> Result<(u32, u32), Violation> {
+    fn recycle_some(
+        &mut self,
+        left: u32,
+        done: &mut Recycled,
+        touch: &mut impl FnMut(u16, u32),
+    ) -> Result<(), Violation> {
         let (id, head, len) = self.element()?;
         // Posted again in this very burst, so not yet visible: the device returned it twice.
         if head.posted_at.wrapping_sub(self.published) < self.heads.len() as u32 {
             return Err(Violation::NotOutstanding { id });
         }
+        done.bytes += u64::from(len);
         if !self.features.in_order {
             self.used_pos = self.used_pos.wrapping_add(1);
+            touch(head.token, len);
             self.repost(id);
-            return Ok((1, len));
+            done.buffers += 1;
+            return Ok(());
         }
         self.check_order(id, head.posted_at)?;
         let batch = head.posted_at.wrapping_sub(self.used_pos) + 1;
         if batch > left {
-            return Err(Violation::OutOfOrder {
-                id,
-                oldest: self.order[(self.used_pos & self.mask) as usize],
-            });
+            let oldest = self.order[(self.used_pos & self.mask) as usize];
+            return Err(Violation::OutOfOrder { id, oldest });
         }
         for _ in 0..batch {
             let oldest = self.order[(self.used_pos & self.mask) as usize];
             self.used_pos = self.used_pos.wrapping_add(1);
+            touch(self.heads[usize::from(oldest)].token, len);
             self.repost(oldest);
         }
-        Ok((batch, len))
+        done.buffers += batch;
+        Ok(())
     }
 
     #[inline]
     fn repost(&mut self, id: u16) {
         let slot = (self.post_pos & self.mask) as usize;
+        // A device that keeps the order gets what stands there already.
         if self.order[slot] != id {
             self.order[slot] = id;
             self.mem.avail_ring[slot].store(id.to_le(), Relaxed);

@@ -1,0 +1,222 @@
+//! The load: one thread that is both guests of each system, driving the rings of the one that is measured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use lab::cpu;
+use packet::arch::cycles;
+use virtio_driver::{Driver, Saturator, Stamp};
+
+use super::LOAD_CORE;
+
+/// What the load of a window is doing.
+const WARM: u8 = 0;
+const COUNT: u8 = 1;
+const END: u8 = 2;
+
+/// What the guests send.
+#[derive(Clone)]
+pub struct Sending {
+    /// Frames of one queue in flight or waiting.
+    pub depth: u16,
+    /// Writes the frame with this number that guest 0 or 1 sends.
+    pub frame: Arc<dyn Fn(u8, u16, &mut Vec<u8>) + Send + Sync>,
+    /// How frames change as they are sent again.
+    pub stamp: Option<Stamp>,
+    /// Whether guest 1 sends too.
+    pub both_ways: bool,
+}
+
+/// What one window counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tally {
+    /// Frames received by both guests.
+    pub received: u64,
+    /// Wall-clock time.
+    pub seconds: f64,
+    /// The same in cycles of the time-stamp counter.
+    pub cycles: u64,
+    /// Cycles of turns that found something: what the load itself costs.
+    pub busy_cycles: u64,
+    /// The longest time between two looks at the rings.
+    pub longest_gap: Duration,
+    /// The longest time without a frame.
+    pub longest_silence: Duration,
+}
+
+impl Tally {
+    /// Cycles the load spends on each frame, receiving and sending it, misses on lines that come from the switch included.
+    pub fn load_cycles_per_packet(&self) -> Option<f64> {
+        (self.received > 0).then(|| self.busy_cycles as f64 / self.received as f64)
+    }
+
+    /// Share of the time in which the load found nothing to do, 0 to 1: near 0 it is what limits, not the switch.
+    pub fn load_idle(&self) -> f64 {
+        1.0 - self.busy_cycles as f64 / self.cycles.max(1) as f64
+    }
+}
+
+/// The thread with the guests of all systems.
+pub struct Load {
+    phase: Arc<AtomicU8>,
+    commands: Option<Sender<usize>>,
+    answers: Receiver<Result<Tally>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Starts the thread with the drivers of each system's guests, guest 0 first.
+    pub fn start(drivers: Vec<[Driver; 2]>, sending: Sending) -> Result<Load> {
+        let phase = Arc::new(AtomicU8::new(WARM));
+        let (commands, orders) = channel();
+        let (reports, answers) = channel();
+        let thread = {
+            let phase = Arc::clone(&phase);
+            std::thread::spawn(move || {
+                if let Err(error) = serve(drivers, &sending, &phase, &orders, &reports) {
+                    let _ = reports.send(Err(error));
+                }
+            })
+        };
+        let load = Load { phase, commands: Some(commands), answers, thread: Some(thread) };
+        // The first answer says that all frames are made.
+        load.answers.recv().context("the load has ended")??;
+        Ok(load)
+    }
+
+    /// Begins to drive the rings of `system`, by its number among the drivers.
+    pub fn begin(&self, system: usize) -> Result<()> {
+        self.phase.store(WARM, Relaxed);
+        let commands = self.commands.as_ref().context("the load has ended")?;
+        commands.send(system).map_err(|_| anyhow!("the load has ended"))
+    }
+
+    /// Counts from now on.
+    pub fn count(&self) {
+        self.phase.store(COUNT, Relaxed);
+    }
+
+    /// Ends what [`Load::begin`] began.
+    pub fn end(&self) -> Result<Tally> {
+        self.phase.store(END, Relaxed);
+        self.answers.recv().context("the load has ended")?
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.phase.store(END, Relaxed);
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(
+    mut drivers: Vec<[Driver; 2]>,
+    sending: &Sending,
+    phase: &AtomicU8,
+    orders: &Receiver<usize>,
+    reports: &Sender<Result<Tally>>,
+) -> Result<()> {
+    cpu::take(LOAD_CORE)?;
+    let mut guests = Vec::new();
+    for pair in &mut drivers {
+        guests.push(saturators(pair, sending)?);
+    }
+    let _ = reports.send(Ok(Tally::default()));
+    while let Ok(system) = orders.recv() {
+        if reports.send(window(&mut guests[system], phase)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Prepares all queues of both guests of a system.
+fn saturators<'a>(drivers: &'a mut [Driver; 2], sending: &Sending) -> Result<Vec<Saturator<'a>>> {
+    let mut all = Vec::new();
+    for (guest, driver) in (0..).zip(drivers) {
+        let depth = if guest == 0 || sending.both_ways { sending.depth } else { 0 };
+        for pair in driver.pairs_mut() {
+            let mut saturator = pair.saturate(depth, |n, out| (sending.frame)(guest, n, out))?;
+            if let Some(stamp) = &sending.stamp {
+                saturator.stamp(stamp.clone())?;
+            }
+            all.push(saturator);
+        }
+    }
+    Ok(all)
+}
+
+/// Drives the rings until told to end.
+fn window(guests: &mut [Saturator<'_>], phase: &AtomicU8) -> Result<Tally> {
+    while phase.load(Relaxed) == WARM {
+        for guest in &mut *guests {
+            guest.turn()?;
+        }
+    }
+    let began = Instant::now();
+    let mut counter = Counter::new(cycles());
+    while phase.load(Relaxed) == COUNT {
+        for guest in &mut *guests {
+            let turn = guest.turn()?;
+            counter.add(cycles(), turn.received, turn.sent);
+        }
+    }
+    Ok(counter.finish(began.elapsed()))
+}
+
+/// Counts turns; all times are cycles.
+struct Counter {
+    tally: Tally,
+    first: u64,
+    last: u64,
+    last_frame: u64,
+    gap: u64,
+    silence: u64,
+}
+
+impl Counter {
+    fn new(now: u64) -> Counter {
+        Counter {
+            tally: Tally::default(),
+            first: now,
+            last: now,
+            last_frame: now,
+            gap: 0,
+            silence: 0,
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, now: u64, received: u32, sent: u32) {
+        let spent = now.wrapping_sub(self.last);
+        self.last = now;
+        self.gap = self.gap.max(spent);
+        self.tally.received += u64::from(received);
+        if received > 0 {
+            self.silence = self.silence.max(now.wrapping_sub(self.last_frame));
+            self.last_frame = now;
+        }
+        if received + sent > 0 {
+            self.tally.busy_cycles += spent;
+        }
+    }
+
+    fn finish(mut self, elapsed: Duration) -> Tally {
+        self.silence = self.silence.max(self.last.wrapping_sub(self.last_frame));
+        let cycles = self.last.wrapping_sub(self.first);
+        let time = |c: u64| elapsed.mul_f64(c as f64 / cycles.max(1) as f64);
+        self.tally.longest_gap = time(self.gap.min(cycles));
+        self.tally.longest_silence = time(self.silence.min(cycles));
+        self.tally.cycles = cycles;
+        self.tally.seconds = elapsed.as_secs_f64();
+        self.tally
+    }
+}

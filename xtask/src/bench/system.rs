@@ -1,0 +1,251 @@
+//! The systems that are compared, behind the same few operations: set up once, and stopped unless measured.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use lab::cpu::{self, ThreadTime};
+use lab::floor::Floor;
+use lab::process::Process;
+use lab::progress::Step;
+use lab::scene::{BRIDGE, LINK_LIMIT, PORTS};
+use lab::switch::{self, SocketMode, Switch};
+use lab::wait;
+use serde::Serialize;
+use unixctl::Client;
+
+use super::SWITCH_CORE;
+
+/// Time in which testpmd notices that its guests have gone; it does not say so.
+const FLOOR_FORGETS: Duration = Duration::from_millis(100);
+
+/// Which system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// `vswitchd` as released.
+    Ours,
+    /// Debian's openvswitch-switch-dpdk.
+    OvsDpdk,
+    /// testpmd between two of DPDK's vhost devices: the floor without a switch.
+    DpdkIo,
+}
+
+/// All, in the order in which reports show them.
+pub const ALL: [Kind; 3] = [Kind::Ours, Kind::OvsDpdk, Kind::DpdkIo];
+
+impl std::str::FromStr for Kind {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Kind> {
+        let found = ALL.into_iter().find(|kind| kind.name() == name);
+        found.with_context(|| format!("no system is called {name}: say ours, ovs-dpdk or dpdk-io"))
+    }
+}
+
+impl Kind {
+    /// As the command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Ours => "ours",
+            Kind::OvsDpdk => "ovs-dpdk",
+            Kind::DpdkIo => "dpdk-io",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What the polling thread says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct PollStats {
+    /// Time-stamp counter cycles of polls that had packets, for each packet.
+    pub cycles_per_packet: Option<f64>,
+    /// Packets of an output batch on average, where the system says it.
+    pub batch: Option<f64>,
+}
+
+/// A running system with two vhost-user ports on which it listens.
+pub struct System {
+    kind: Kind,
+    body: Body,
+}
+
+enum Body {
+    Switch { switch: Box<Switch>, control: Client },
+    Floor(Box<Floor>),
+}
+
+impl System {
+    /// Starts it on the switch's core and stops it there.
+    pub fn start(kind: Kind) -> Result<System> {
+        let step = Step::start(format!("setting up {kind}"));
+        let body = match kind {
+            Kind::Ours => start_switch(switch::Kind::Ours)?,
+            Kind::OvsDpdk => start_switch(switch::Kind::OvsDpdk)?,
+            Kind::DpdkIo => Body::Floor(Box::new(Floor::start(SWITCH_CORE)?)),
+        };
+        let system = System { kind, body };
+        system.process().prefer()?;
+        system.pause()?;
+        step.done();
+        Ok(system)
+    }
+
+    /// Which one this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The switch, unless this is the floor.
+    pub fn switch(&self) -> Option<&Switch> {
+        match &self.body {
+            Body::Switch { switch, .. } => Some(switch),
+            Body::Floor(_) => None,
+        }
+    }
+
+    /// Where guests connect to the two busy ports.
+    pub fn sockets(&self) -> [PathBuf; 2] {
+        match &self.body {
+            Body::Switch { switch, .. } => PORTS.map(|port| switch.rundir().join(port)),
+            Body::Floor(floor) => floor.sockets(),
+        }
+    }
+
+    fn process(&self) -> &Process {
+        match &self.body {
+            Body::Switch { switch, .. } => switch.daemon(),
+            Body::Floor(floor) => floor.process(),
+        }
+    }
+
+    /// Stops it where it stands.
+    pub fn pause(&self) -> Result<()> {
+        self.process().pause()
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Result<()> {
+        self.process().resume()
+    }
+
+    /// Fails if its process has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        match &mut self.body {
+            Body::Switch { switch, .. } => switch.check_alive(),
+            Body::Floor(floor) => floor.clear(),
+        }
+    }
+
+    /// Waits until the guests of both busy ports are seen.
+    pub fn wait_link_up(&self) -> Result<()> {
+        match &self.body {
+            Body::Switch { switch, .. } => switch.wait_link_up(&PORTS, LINK_LIMIT),
+            // Devices of `net_vhost` work as soon as the last message is answered.
+            Body::Floor(_) => Ok(()),
+        }
+    }
+
+    /// Waits until the guests of both busy ports are gone.
+    pub fn wait_link_down(&self) -> Result<()> {
+        match &self.body {
+            Body::Switch { switch, .. } => switch.wait_link(&PORTS, "down", LINK_LIMIT),
+            Body::Floor(_) => wait::pass(FLOOR_FORGETS),
+        }
+    }
+
+    /// Its polling thread begins to count anew.
+    pub fn clear_stats(&mut self) -> Result<()> {
+        match &mut self.body {
+            Body::Switch { control, .. } => call(control, "dpif-netdev/pmd-stats-clear").map(drop),
+            Body::Floor(floor) => floor.clear(),
+        }
+    }
+
+    /// What its polling thread counted since [`System::clear_stats`].
+    pub fn stats(&mut self) -> Result<PollStats> {
+        match &mut self.body {
+            Body::Switch { control, .. } => {
+                Ok(parse_stats(&call(control, "dpif-netdev/pmd-stats-show")?))
+            }
+            Body::Floor(floor) => {
+                let cycles_per_packet = floor.spent()?.map(|spent| spent.cycles_per_packet);
+                Ok(PollStats { cycles_per_packet, batch: None })
+            }
+        }
+    }
+
+    /// Scheduler times of its threads.
+    pub fn threads(&self) -> Result<Vec<ThreadTime>> {
+        cpu::threads(self.process().id())
+    }
+
+    /// Its private memory in kilobytes.
+    pub fn private_memory_kb(&self) -> Result<u64> {
+        cpu::private_memory_kb(self.process().id())
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        // A stopped process could not end by itself.
+        let _ = self.resume();
+    }
+}
+
+fn start_switch(kind: switch::Kind) -> Result<Body> {
+    let switch = Switch::start(kind, 1 << SWITCH_CORE)?;
+    switch.add_bridge(BRIDGE)?;
+    for port in PORTS {
+        switch.add_vhost_port(BRIDGE, port, SocketMode::SwitchListens)?;
+    }
+    let control = switch.control()?;
+    Ok(Body::Switch { switch: Box::new(switch), control })
+}
+
+fn call(control: &mut Client, method: &str) -> Result<String> {
+    match control.call(method, &[])? {
+        Ok(text) => Ok(text),
+        Err(text) => bail!("{method}: {text}"),
+    }
+}
+
+/// Reads `pmd-stats-show`. The first thread is the polling one.
+pub fn parse_stats(text: &str) -> PollStats {
+    let value = |name: &str| -> Option<f64> {
+        let line = text.lines().find_map(|l| l.trim().strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    PollStats {
+        cycles_per_packet: value("avg processing cycles per packet:"),
+        batch: value("avg. packets per output batch:"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stats_are_read_as_both_switches_print_them() {
+        let text = "pmd thread numa_id 0 core_id 0:\n  avg. packets per output batch: 31.50\n  \
+                    avg cycles per packet: 700.50 (7/1)\n  avg processing cycles per packet: 585.25 (5/1)\n\
+                    main thread:\n  avg. packets per output batch: 0.00\n";
+        let stats = PollStats { cycles_per_packet: Some(585.25), batch: Some(31.5) };
+        assert_eq!(parse_stats(text), stats);
+        assert_eq!(parse_stats("nothing"), PollStats::default());
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for kind in ALL {
+            assert_eq!(kind.name().parse::<Kind>().unwrap(), kind);
+        }
+        assert!("vpp".parse::<Kind>().is_err());
+    }
+}
