@@ -2,6 +2,7 @@
 //! use.
 
 use crate::budget::Budget;
+use crate::lane::Template;
 use crate::megaflow::Megaflow;
 use flow::{Extracted, FlowKey, FlowMask, HOT_WORDS, WORDS};
 use packet::BURST;
@@ -194,13 +195,25 @@ impl Waiting {
 struct PortFlows {
     subtables: Vec<Subtable>,
     budget: Budget,
-    /// The flow that its next packet may have; [`EMPTY`] if there is no telling.
-    guess: u32,
+    guess: Guess,
+}
+
+/// The flow that a port's next packet may have.
+#[derive(Clone, Copy)]
+pub(crate) struct Guess {
+    /// Its number; [`u32::MAX`] if there is no telling.
+    pub(crate) flow: u32,
+    /// What its frames look like, if that can be said.
+    pub(crate) template: Option<Template>,
+}
+
+impl Guess {
+    const NONE: Guess = Guess { flow: EMPTY, template: None };
 }
 
 impl Default for PortFlows {
     fn default() -> Self {
-        PortFlows { subtables: Vec::new(), budget: Budget::default(), guess: EMPTY }
+        PortFlows { subtables: Vec::new(), budget: Budget::default(), guess: Guess::NONE }
     }
 }
 
@@ -235,17 +248,24 @@ impl Classifier {
         &mut self.port(in_port).budget
     }
 
-    /// The flow that a port's next packet may have; [`u32::MAX`] if there is no telling.
+    /// The flow that a port's next packet may have.
     #[inline(always)]
-    pub(crate) fn guess(&self, in_port: u32) -> u32 {
-        self.ports.get(Self::place(in_port)).map_or(EMPTY, |port| port.guess)
+    pub(crate) fn guess(&self, in_port: u32) -> &Guess {
+        self.ports.get(Self::place(in_port)).map_or(&Guess::NONE, |port| &port.guess)
     }
 
-    /// Sets what [`Classifier::guess`] tells.
+    /// Sets what [`Classifier::guess`] tells: flow number `flow`, which `find` finds if it is there.
     #[inline(always)]
-    pub(crate) fn set_guess(&mut self, in_port: u32, flow: u32) {
-        if let Some(port) = self.ports.get_mut(Self::place(in_port)) {
-            port.guess = flow;
+    pub(crate) fn set_guess<'a>(
+        &mut self,
+        in_port: u32,
+        flow: u32,
+        find: impl FnOnce() -> Option<&'a Megaflow>,
+    ) {
+        if let Some(port) = self.ports.get_mut(Self::place(in_port))
+            && port.guess.flow != flow
+        {
+            port.guess = Guess { flow, template: find().and_then(Template::new) };
         }
     }
 
@@ -331,6 +351,10 @@ impl Classifier {
         let secret = self.secret;
         let port = self.port(flow.origin.in_port);
         port.budget.flows = port.budget.flows.saturating_sub(1);
+        if port.guess.flow == index {
+            // The number may be given to another flow.
+            port.guess = Guess::NONE;
+        }
         if let Some(i) = port.subtables.iter().position(|t| t.mask == flow.wildcards) {
             let t = &mut port.subtables[i];
             let hash = t.hash(&flow.origin, &secret);

@@ -12,11 +12,13 @@ mod check;
 mod classifier;
 mod counters;
 mod execute;
+mod lane;
 mod megaflow;
 mod output;
 mod ports;
 mod punt;
 mod rewrite;
+mod untold;
 mod walk;
 
 pub use classifier::MASKS_MAX;

@@ -127,6 +127,12 @@ impl Megaflow {
         differ == 0 && !self.dead.load(Relaxed)
     }
 
+    /// True as long as packets may match.
+    #[inline(always)]
+    pub(crate) fn is_live(&self) -> bool {
+        !self.dead.load(Relaxed)
+    }
+
     /// Fetches what a packet touches into the cache.
     #[inline(always)]
     pub(crate) fn prefetch(&self) {

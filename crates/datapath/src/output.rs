@@ -1,5 +1,6 @@
 //! Output: packets are collected by port during a burst and sent port by port at its end.
 
+use crate::untold::Untold;
 use crate::{PortMap, WalkCounters};
 use flow::DpPort;
 use packet::{Burst, DropReason, Set};
@@ -11,6 +12,8 @@ pub(crate) struct Outputs {
     touched: Vec<DpPort>,
     /// Packets that wait here; only those of runs with other actions than output are kept account of.
     waiting: Set,
+    /// Who has to be told of what was sent.
+    pub(crate) untold: Untold,
 }
 
 /// What is needed to send.
@@ -23,7 +26,7 @@ pub(crate) struct Sender<'a, 'b, 'c> {
 
 impl Outputs {
     pub(crate) fn new() -> Outputs {
-        Outputs { by_port: Vec::new(), touched: Vec::new(), waiting: Set::NONE }
+        Outputs { by_port: Vec::new(), touched: Vec::new(), waiting: Set::NONE, untold: Untold::default() }
     }
 
     /// Makes room for as many ports as there are; allocates only after ports were added.
@@ -32,6 +35,7 @@ impl Outputs {
         if self.by_port.len() < ports.end() {
             self.by_port.resize(ports.end(), Set::NONE);
             self.touched.reserve(ports.end());
+            self.untold.fit(2 * ports.end());
         }
     }
 
@@ -47,6 +51,7 @@ impl Outputs {
         } else if waiting.meets(set) {
             // A flow that outputs to one port twice.
             send(to, std::mem::take(waiting), sender);
+            self.untold.sent(to);
         }
         *waiting = waiting.with(set);
     }
@@ -66,6 +71,7 @@ impl Outputs {
     pub(crate) fn flush(&mut self, sender: &mut Sender<'_, '_, '_>) {
         for to in self.touched.drain(..) {
             send(to, std::mem::take(&mut self.by_port[to.0 as usize]), sender);
+            self.untold.sent(to);
         }
         self.waiting = Set::NONE;
     }

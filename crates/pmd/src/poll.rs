@@ -143,6 +143,9 @@ pub(crate) fn run(thread: &Thread, translate: &dyn Translate, clock: Clock, seed
             }
         }
         turns.end_round();
+        if packets == 0 {
+            datapath.tell(&context);
+        }
         last = cycles();
         let c = &thread.counters;
         let (spent, turns) = if packets > 0 {

@@ -249,6 +249,20 @@ impl Port for VhostPort {
         missed.fetch_add(set.len() as u64, Relaxed);
     }
 
+    #[inline(always)]
+    fn tell_taken(&self, queue: usize) {
+        if let Some(Some(ring)) = self.shared.vrings.get(2 * queue + 1).map(OnceLock::get) {
+            ring.tell();
+        }
+    }
+
+    #[inline(always)]
+    fn tell_sent(&self, thread: usize) {
+        if let Some(ring) = self.tx_ring(thread) {
+            ring.tell();
+        }
+    }
+
     fn counters(&self) -> Counters {
         let mut sum = Counters::default();
         for (i, vring) in self.shared.vrings.iter().enumerate() {

@@ -4,7 +4,7 @@ use crate::claim::{Claim, Claimed};
 use crate::ring::{AnyRing, RingFault};
 use packet::{Burst, BurstBuf, DropReason, Lender, Set};
 use port::QueueCounters;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::*, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
@@ -63,8 +63,13 @@ impl Vring {
 
     /// Lets packets pass, or not, if there is a ring.
     pub(crate) fn enable(&self, on: bool) {
-        let held = self.claim();
+        let mut held = self.claim();
         self.live.store(on && held.is_some(), Relaxed);
+        // What was published before is not told later by who finds the ring disabled.
+        if let Some(ring) = &mut *held {
+            fence(SeqCst);
+            ring.tell(&self.counters);
+        }
     }
 
     /// Changes where the ring's interrupts go.
@@ -136,7 +141,7 @@ impl Vring {
         match ring.rx(buf, &self.counters) {
             Ok(()) if buf.is_empty() => {
                 // Nothing new, or nothing but malformed frames.
-                ring.give_back(&self.counters);
+                ring.give_back();
                 None
             }
             Ok(()) => {
@@ -148,6 +153,18 @@ impl Vring {
                 self.broken(&mut held, fault);
                 None
             }
+        }
+    }
+
+    /// Interrupts the guest for what was published, if it wants that. A full memory barrier lies
+    /// between. Another thread that has the ring does it itself.
+    #[inline(always)]
+    pub(crate) fn tell(&self) {
+        if self.is_live()
+            && let Some(mut held) = self.ring.try_claim()
+            && let Some(ring) = &mut *held
+        {
+            ring.tell(&self.counters);
         }
     }
 
@@ -175,7 +192,7 @@ impl Lender for Vring {
         if let Some(mut held) = self.ring.resume()
             && let Some(ring) = held.as_mut()
         {
-            ring.give_back(&self.counters);
+            ring.give_back();
         }
     }
 }

@@ -5,6 +5,7 @@ use packet::BurstBuf;
 use port::Port;
 use port_vhost::{Config, Mode, VhostPort};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures as Protocol};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
@@ -101,6 +102,8 @@ fn cloud_hypervisors_front_end() {
         std::thread::yield_now();
     };
     assert_eq!(burst, (1, frame));
+    fence(Ordering::SeqCst);
+    port.tell_taken(0);
     let used: u16 = mem.read_obj(GuestAddress(USED + 2)).expect("inside");
     let id: u32 = mem.read_obj(GuestAddress(USED + 4)).expect("inside");
     assert_eq!((used, id, call.read().expect("interrupt")), (1, 5, 1));

@@ -30,6 +30,19 @@ pub trait Port: Send + Sync {
     /// counted by the port.
     fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set);
 
+    /// Tells the other side that bursts of receive queue `queue` are done with, if it wants to be told
+    /// (an interrupt). The caller has passed a full memory barrier since the burst was dropped.
+    fn tell_taken(&self, queue: usize) {
+        let _ = queue;
+    }
+
+    /// Tells the other side that there is something to receive, if it wants to be told (an interrupt).
+    /// The caller is thread number `thread` and has passed a full memory barrier since it called
+    /// [`Port::tx`].
+    fn tell_sent(&self, thread: usize) {
+        let _ = thread;
+    }
+
     /// Sums of all counters since the port was added.
     fn counters(&self) -> Counters;
 }

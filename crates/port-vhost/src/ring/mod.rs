@@ -143,8 +143,14 @@ pub(crate) trait Layout {
     fn size(&self) -> u16;
     /// Writes that buffers are used; the guest does not see it yet.
     fn give(&mut self, lent: &[Lent]);
-    /// Lets the guest see all that was given. Returns true if it wants an interrupt for it.
-    fn publish(&mut self) -> bool;
+    /// Lets the guest see all that was given.
+    fn publish(&mut self);
+    /// True if the guest wants an interrupt for what was published since the last call. A full memory
+    /// barrier must lie between the two, or both sides may miss what the other writes (virtio 1.3,
+    /// 2.7.7.1 and 2.8.10).
+    fn wants_interrupt(&mut self) -> bool;
+    /// Asks for the cache lines that the next burst will need, while this one is worked on.
+    fn prefetch(&self);
     /// As `VHOST_USER_GET_VRING_BASE` reports it: after the last buffer that was given back.
     fn base(&self) -> u32;
 }
@@ -172,6 +178,8 @@ pub(crate) struct Ring<L> {
     pieces: Vec<Piece>,
     /// Buffers merged for one packet.
     merged: Vec<Lent>,
+    /// Something was published and the guest was not told yet.
+    untold: bool,
 }
 
 // SAFETY: the raw pointers in `pieces` and in the layouts point into the mappings that `mem` keeps;
@@ -197,6 +205,7 @@ impl<L: Layout> Ring<L> {
             // A burst ends with the buffer that exceeds MAX_PIECES, which has as many at most.
             pieces: Vec::with_capacity(2 * MAX_PIECES),
             merged: Vec::with_capacity(MAX_PIECES),
+            untold: false,
         }
     }
 
@@ -315,17 +324,26 @@ impl<L: Layout> Ring<L> {
 
     /// Gives the buffers of the last burst back to the guest.
     #[inline(always)]
-    pub(crate) fn give_back(&mut self, c: &QueueCounters) {
+    pub(crate) fn give_back(&mut self) {
         let n = std::mem::take(&mut self.lent_count);
         if n > 0 {
             self.layout.give(&self.lent[..n]);
-            self.notify(c);
+            self.publish();
         }
     }
 
     #[inline(always)]
-    fn notify(&mut self, c: &QueueCounters) {
-        if self.layout.publish()
+    fn publish(&mut self) {
+        self.layout.publish();
+        self.untold = true;
+    }
+
+    /// Interrupts the guest if it wants that for what was published. Not done at once, because the
+    /// memory barrier that has to come between would wait for the index to get to the guest.
+    #[inline(always)]
+    pub(crate) fn tell(&mut self, c: &QueueCounters) {
+        if std::mem::take(&mut self.untold)
+            && self.layout.wants_interrupt()
             && let Some(call) = &self.call
         {
             // The descriptor is non-blocking; a full counter already says what this would.
@@ -386,8 +404,13 @@ impl AnyRing {
     }
 
     #[inline(always)]
-    pub(crate) fn give_back(&mut self, c: &QueueCounters) {
-        either!(self, r => r.give_back(c))
+    pub(crate) fn give_back(&mut self) {
+        either!(self, r => r.give_back())
+    }
+
+    #[inline(always)]
+    pub(crate) fn tell(&mut self, c: &QueueCounters) {
+        either!(self, r => r.tell(c))
     }
 
     pub(crate) fn base(&self) -> u32 {

@@ -3,7 +3,9 @@
 use super::split::need_event;
 use super::{Desc, F_NEXT, F_WRITE, Layout, Lent, RingFault, RingSpec};
 use crate::mem::GuestMemory;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
+use packet::BURST;
+use packet::arch::prefetch_read;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 const F_AVAIL: u16 = 1 << 7;
 const F_USED: u16 = 1 << 15;
@@ -294,14 +296,23 @@ impl Layout for Packed {
     }
 
     #[inline(always)]
-    fn publish(&mut self) -> bool {
-        let Some((index, flags)) = self.held.take() else {
-            return false;
-        };
-        let old = index;
-        self.flags(index).store(flags.to_le(), Ordering::Release);
-        // The flags must be visible before the driver's wish is read, or both sides may miss it.
-        fence(Ordering::SeqCst);
+    fn publish(&mut self) {
+        if let Some((index, flags)) = self.held.take() {
+            self.flags(index).store(flags.to_le(), Ordering::Release);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self) {
+        let mut at = self.next;
+        for _ in 0..BURST / 4 {
+            prefetch_read(self.desc.wrapping_add(2 * usize::from(at.index)).cast());
+            at.advance(4.min(self.size), self.size);
+        }
+    }
+
+    #[inline(always)]
+    fn wants_interrupt(&mut self) -> bool {
         // SAFETY: `driver_event` is 4 aligned bytes of guest memory, see `new`.
         let event = unsafe { AtomicU32::from_ptr(self.driver_event) }.load(Ordering::Relaxed);
         let event = u32::from_le(event);
@@ -310,9 +321,8 @@ impl Layout for Packed {
             self.signalled = Some(self.used.index);
             return wish != EVENT_DISABLE;
         }
-        let first = self.signalled.is_none();
-        let mut old = self.signalled.replace(self.used.index).unwrap_or(old);
         let new = self.used.index;
+        let Some(mut old) = self.signalled.replace(new) else { return true };
         let mut off = off_wrap & 0x7fff;
         if new <= old {
             old = old.wrapping_sub(self.size);
@@ -320,7 +330,7 @@ impl Layout for Packed {
         if self.used.wrap != (off_wrap & 0x8000 != 0) {
             off = off.wrapping_sub(self.size);
         }
-        first || need_event(off, new, old)
+        need_event(off, new, old)
     }
 
     fn base(&self) -> u32 {

@@ -84,6 +84,7 @@ impl<L: Layout> Ring<L> {
             }
         }
         self.window = window;
+        self.layout.prefetch();
         Ok(n)
     }
 

@@ -2,7 +2,9 @@
 
 use super::{Desc, F_NEXT, Layout, Lent, RingFault, RingSpec};
 use crate::mem::GuestMemory;
-use std::sync::atomic::{AtomicU16, Ordering, fence};
+use packet::BURST;
+use packet::arch::{prefetch_read, prefetch_write};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Available ring flag: the driver wants no interrupts (virtio 1.3, 2.7.7).
 const NO_INTERRUPT: u16 = 1;
@@ -24,8 +26,8 @@ pub(crate) struct Split {
     seen: u16,
     /// Next used entry to write.
     used_next: u16,
-    /// The used index that the driver can see.
-    published: u16,
+    /// The last head that was read.
+    last_head: u16,
     /// The used index at the last interrupt, if there was one.
     signalled: Option<u16>,
 }
@@ -60,11 +62,11 @@ impl Split {
             next: 0,
             seen: 0,
             used_next: 0,
-            published: 0,
+            last_head: 0,
             signalled: None,
         };
         let start = u16::from_le(ring.word(ring.used, 1).load(Ordering::Acquire));
-        (ring.next, ring.seen, ring.used_next, ring.published) = (start, start, start, start);
+        (ring.next, ring.seen, ring.used_next) = (start, start, start);
         // A polling device wants no kicks: the flag says so; with event indices the driver kicks
         // once in 65536 buffers, when it passes the index that stays in `avail_event`.
         let flags = if spec.event_idx { 0 } else { NO_NOTIFY };
@@ -122,6 +124,7 @@ impl Layout for Split {
             return Err(RingFault::BadIndex);
         }
         self.next = self.next.wrapping_add(1);
+        self.last_head = head;
         Ok(Some(self.desc(head)))
     }
 
@@ -159,20 +162,37 @@ impl Layout for Split {
     }
 
     #[inline(always)]
-    fn publish(&mut self) -> bool {
-        let old = self.published;
-        let new = self.used_next;
-        self.published = new;
-        self.word(self.used, 1).store(new.to_le(), Ordering::Release);
-        // The index must be visible before the driver's wish is read, or both sides may miss it.
-        fence(Ordering::SeqCst);
+    fn publish(&mut self) {
+        self.word(self.used, 1).store(self.used_next.to_le(), Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self) {
+        // A driver that keeps the order of its buffers, as most do, posts the next ones next to these.
+        let last = self.last_head.wrapping_add(1);
+        for line in 0..BURST as u16 / 4 {
+            let i = usize::from(last.wrapping_add(4 * line) & self.mask);
+            prefetch_read(self.desc.wrapping_add(2 * i).cast());
+        }
+        for line in 0..=BURST as u16 / 8 {
+            let i = usize::from(self.used_next.wrapping_add(8 * line) & self.mask);
+            prefetch_write(self.used.wrapping_add(2 + 4 * i).cast());
+        }
+        prefetch_write(self.used.cast());
+        let i = usize::from(self.next.wrapping_add(BURST as u16) & self.mask);
+        prefetch_read(self.avail.wrapping_add(2 + i).cast());
+    }
+
+    #[inline(always)]
+    fn wants_interrupt(&mut self) -> bool {
         if self.event_idx {
             let event = self.word(self.avail, 2 + usize::from(self.mask) + 1);
             let event = u16::from_le(event.load(Ordering::Relaxed));
-            let since = self.signalled.unwrap_or(old);
-            let wanted = self.signalled.is_none() || need_event(event, new, since);
-            self.signalled = Some(new);
-            wanted
+            let new = self.used_next;
+            match self.signalled.replace(new) {
+                Some(since) => need_event(event, new, since),
+                None => true,
+            }
         } else {
             u16::from_le(self.word(self.avail, 0).load(Ordering::Relaxed)) & NO_INTERRUPT == 0
         }

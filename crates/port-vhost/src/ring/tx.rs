@@ -50,7 +50,7 @@ impl<L: Layout> Ring<L> {
         let result = self.send(burst, set, longest, c, &mut sum);
         if sum.packets > 0 {
             c.burst(sum.packets, sum.header_bytes, sum.payload_bytes);
-            self.notify(c);
+            self.publish();
         }
         if result.is_err() {
             let lost = set.len() as u64 - sum.packets - sum.dropped;
@@ -122,6 +122,7 @@ impl<L: Layout> Ring<L> {
             n += 1;
         }
         self.window = window;
+        self.layout.prefetch();
         Ok(n)
     }
 

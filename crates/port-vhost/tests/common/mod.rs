@@ -8,7 +8,7 @@ use port_vhost::{Config, Mode, VhostPort};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use virtio_driver::payload::{Checker, Flow};
@@ -95,6 +95,10 @@ fn forward(ports: &[Arc<VhostPort>], stop: &AtomicBool, turns: &AtomicU64) {
                 if let Some(mut burst) = from.rx(queue, &mut buf) {
                     let n = burst.len();
                     ports[i ^ 1].tx(queue, &mut burst, Set::range(0, n));
+                    drop(burst);
+                    fence(Ordering::SeqCst);
+                    ports[i ^ 1].tell_sent(queue);
+                    from.tell_taken(queue);
                     idle = false;
                 }
             }
