@@ -16,22 +16,24 @@ mod outcome;
 mod pacing;
 mod print;
 mod rate;
+mod report;
+mod results;
 mod scenario;
 mod setup;
 mod statistics;
 mod system;
 mod testpmd;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::cpu::{self, PreferredSession};
 use lab::packages;
-use serde::Serialize;
 
 use crate::build;
 use measure::Plan;
-use outcome::Outcome;
+use results::Results;
 use scenario::{Pace, Scenario};
 use system::{Kind, System};
 
@@ -79,6 +81,12 @@ pub struct Arguments {
     /// Every scenario instead of the headline ones
     #[arg(long)]
     all: bool,
+    /// Where all results go, every window included
+    #[arg(long, default_value = "target/bench/results.json", value_name = "FILE")]
+    json: PathBuf,
+    /// Where the report goes
+    #[arg(long, default_value = "target/bench/report.html", value_name = "FILE")]
+    html: PathBuf,
     /// Run every scenario for a moment, to see that all work: for CI
     #[arg(long)]
     smoke: bool,
@@ -91,17 +99,6 @@ pub struct Arguments {
     /// The systems, the one in question first
     #[arg(long, value_delimiter = ',', default_values_t = system::ALL, value_name = "SYSTEM")]
     systems: Vec<Kind>,
-}
-
-/// Everything a run found.
-#[derive(Default, Serialize)]
-struct Results {
-    processor: String,
-    systems: Vec<Kind>,
-    /// OVS-DPDK against itself.
-    noise: Option<Outcome>,
-    rates: Vec<Outcome>,
-    latencies: Vec<latency::Outcome>,
 }
 
 /// Runs the bench.
@@ -121,8 +118,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let _preferred = PreferredSession::new()?;
     let plan = plan(arguments);
-    let mut results =
-        Results { processor: cpu::model(), systems: kinds.clone(), ..Results::default() };
+    let mut results = Results::new(&kinds, &plan);
     if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
         measure_all(&kinds, &scenarios, &plan, &mut results)?;
     }
@@ -131,6 +127,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let outcome = testpmd::run(&kinds, &plan)?;
         print::outcome(&outcome);
         results.rates.push(outcome);
+    }
+    if !arguments.smoke {
+        println!();
+        results.write_json(&arguments.json)?;
+        results::write(&arguments.html, &report::page(&results))?;
     }
     Ok(())
 }
