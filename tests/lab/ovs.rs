@@ -13,9 +13,9 @@ use crate::process::{self, Process};
 const DAEMON: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
-/// DPDK memory of the daemon. Its packet pool tries 262,144 buffers and then half as many until they fit; with less
-/// memory than this what is left over is sometimes too little for a second port.
-const MEMORY_MB: u64 = 1024;
+/// DPDK memory of the daemon. Its packet pool tries 262,144 buffers and then half as many until they fit; with less than
+/// 1024 what is left over is sometimes too little for a second port, and a port with an MTU of 9000 needs a pool besides.
+const MEMORY_MB: u64 = 2048;
 
 /// Time for a program that only opens sockets to do so on a loaded machine.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -18,6 +18,13 @@ pub struct Package {
     pub file: &'static str,
 }
 
+impl Package {
+    /// Whether it is on this machine.
+    pub fn is_installed(&self) -> bool {
+        Path::new(self.file).exists()
+    }
+}
+
 /// QEMU for the guests.
 pub const QEMU: Package = Package { name: "qemu-system-x86", file: "/usr/bin/qemu-system-x86_64" };
 /// The traffic generator in the guests.
@@ -44,7 +51,7 @@ pub const FOR_BENCH: &[Package] = &[TESTPMD, OVS, OVS_DPDK];
 /// Makes sure that `packages` are installed: with apt-get if this is root, else fails with the one command to run.
 pub fn ensure(packages: &[Package]) -> Result<()> {
     let missing: Vec<&str> =
-        packages.iter().filter(|p| !Path::new(p.file).exists()).map(|p| p.name).collect();
+        packages.iter().filter(|p| !p.is_installed()).map(|p| p.name).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -59,7 +66,7 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
         apt_get(&mut step, &install_arguments(&missing))?;
     }
     step.done();
-    match packages.iter().find(|p| !Path::new(p.file).exists()) {
+    match packages.iter().find(|p| !p.is_installed()) {
         Some(p) => bail!("package {} is installed, but {} is not there", p.name, p.file),
         None => Ok(()),
     }

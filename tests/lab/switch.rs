@@ -207,6 +207,24 @@ impl Switch {
         Ok(VhostPort { name: name.to_owned(), socket, mode })
     }
 
+    /// Adds vhost-user ports on which the switch listens (at `RUNDIR/NAME`), in one transaction.
+    pub fn add_listening_ports(&self, bridge: &str, names: &[String], mtu: u16) -> Result<()> {
+        let mtu = format!("mtu_request={mtu}");
+        let mut arguments = Vec::new();
+        for name in names {
+            arguments.extend(["--", "add-port", bridge, name, "--", "set", "Interface", name]);
+            arguments.extend(["type=dpdkvhostuser", &mtu]);
+        }
+        if arguments.is_empty() { Ok(()) } else { self.ctl(&arguments).map(drop) }
+    }
+
+    /// Removes ports, in one transaction.
+    pub fn remove_ports(&self, bridge: &str, names: &[String]) -> Result<()> {
+        let arguments: Vec<&str> =
+            names.iter().flat_map(|name| ["--", "del-port", bridge, name]).collect();
+        if arguments.is_empty() { Ok(()) } else { self.ctl(&arguments).map(drop) }
+    }
+
     /// One column of an interface as the CLI prints it.
     pub fn interface(&self, name: &str, column: &str) -> Result<String> {
         Ok(self.ctl(&["get", "Interface", name, column])?.trim().to_owned())

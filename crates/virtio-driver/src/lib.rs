@@ -4,7 +4,8 @@
 //! [`Driver`] is the principal type: it owns guest memory ([`memory`]), speaks the protocol as the *front end* ([`session`],
 //! [`handshake`]) and drives receive and transmit rings ([`ring`], [`queue`]). It believes nothing the device writes: each used id,
 //! order and length is checked, a breach is a [`Violation`] that is returned and counted, never a panic. [`payload`] makes frames whose
-//! every byte can be checked on the way back; [`saturate`] is the path for benches, which touches rings and nothing else.
+//! every byte can be checked on the way back; [`saturate`] is the path for benches, which touches rings and nothing else; [`paced`] the
+//! one that measures latency.
 //!
 //! The low-level [`Session`] sends any message in any order, malformed ones included.
 #![deny(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod layout;
 pub mod mapping;
 pub mod memory;
 pub mod notify;
+pub mod paced;
 pub mod payload;
 pub mod queue;
 pub mod reconfigure;

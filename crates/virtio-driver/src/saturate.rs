@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// Buffers handled in one turn of each queue. Larger bursts than a switch's 32 let it always find a full one.
 pub const TURN: u16 = 64;
 
+/// How many buffers ahead lines are asked for before they are stamped: what a core has under way at once.
+pub(crate) const STAMP_AHEAD: usize = 8;
+
 /// What one turn did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Turn {
@@ -123,7 +126,12 @@ impl Saturator<'_> {
             return Ok(base.recycle(TURN, |_, _, _| ())?.buffers);
         };
         let at = base.header_len + stamp.at;
-        let write = |buffers: &Span, buffer: usize, _| buffers.write(buffer + at, &stamp.take());
+        let ahead = STAMP_AHEAD * base.stride() + at;
+        let write = |buffers: &Span, buffer: usize, _| {
+            // The device keeps the order as a rule, so this will be its turn soon; its line is on the other core.
+            buffers.prefetch_write(buffer + ahead);
+            buffers.write(buffer + at, &stamp.take());
+        };
         Ok(base.recycle(TURN, write)?.buffers)
     }
 

@@ -8,11 +8,8 @@ use lab::wait;
 use serde::Serialize;
 
 use super::load::{Load, Tally};
-use super::system::{Kind, PollStats, System};
-use super::{LOAD_CORE, SWITCH_CORE};
-
-/// Time after a system goes on until caches and rings are as they stay.
-const SETTLE: Duration = Duration::from_millis(80);
+use super::system::{Kind, PollStats, Stage, System};
+use super::{LOAD_CORE, SWITCH_CORE, canary};
 
 /// A window counts only if the measured threads waited for their core less than this share of it.
 const WAITED_LIMIT: f64 = 0.03;
@@ -23,6 +20,9 @@ const STOLEN_LIMIT: f64 = 0.10;
 /// A window counts only if neither thread stood still longer than this: a process may be stopped from outside.
 const STILL_LIMIT: Duration = Duration::from_millis(15);
 
+/// A round counts only if the cores' distance, by the canary, stayed within this factor.
+const MOVED: f64 = 1.5;
+
 /// Windows thrown away before a scenario makes do with fewer, for each one wanted.
 const DISCARDS_PER_WINDOW: usize = 3;
 
@@ -31,6 +31,8 @@ const DISCARDS_PER_WINDOW: usize = 3;
 pub struct Window {
     /// Which system.
     pub system: Kind,
+    /// Cycles of a cache line's round trip between the cores just before.
+    pub round_trip_cycles: f64,
     /// Length in seconds.
     pub seconds: f64,
     /// Packets per second through the system, both directions together.
@@ -74,6 +76,21 @@ impl Window {
     }
 }
 
+/// How long and how often.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Rounds that must count.
+    pub rounds: usize,
+    /// Length of each window.
+    pub length: Duration,
+    /// Time after a system goes on until caches and rings are as they stay.
+    pub settle: Duration,
+    /// Time before the first window of a system in a scenario: megaflows and caches come to be.
+    pub warm_up: Duration,
+    /// Disturbed windows count too: to see that all works, not how fast.
+    pub lenient: bool,
+}
+
 /// A window of each system, one right after the other.
 pub type Round = Vec<Window>;
 
@@ -81,6 +98,7 @@ pub type Round = Vec<Window>;
 pub struct Bench<'a> {
     pub systems: Vec<&'a mut System>,
     pub load: Load,
+    pub plan: Plan,
 }
 
 impl Bench<'_> {
@@ -94,36 +112,51 @@ impl Bench<'_> {
         ended.map(drop)
     }
 
+    /// The stages of system number `at` under load, if it says them.
+    pub fn stages(&mut self, at: usize, time: Duration) -> Result<Vec<Stage>> {
+        self.systems[at].resume()?;
+        self.load.begin(at)?;
+        wait::pass(self.plan.settle)?;
+        self.systems[at].clear_stats()?;
+        wait::pass(time)?;
+        self.load.end()?;
+        let stages = self.systems[at].stages();
+        self.systems[at].pause()?;
+        Ok(stages)
+    }
+
     /// Measures one window of system number `at`.
-    pub fn window(&mut self, at: usize, length: Duration) -> Result<Window> {
+    pub fn window(&mut self, at: usize) -> Result<Window> {
+        let round_trip_cycles = canary::round_trip_cycles()?;
         let system = &mut self.systems[at];
         system.resume()?;
         self.load.begin(at)?;
-        wait::pass(SETTLE)?;
+        wait::pass(self.plan.settle)?;
         system.clear_stats()?;
         let before = Snapshot::take(system)?;
         self.load.count();
-        wait::pass(length)?;
+        wait::pass(self.plan.length)?;
         let after = Snapshot::take(system)?;
         let tally = self.load.end()?;
         let stats = system.stats()?;
         system.pause()?;
         let mut window = before.window(&after, &tally, stats, system.kind());
-        window.discarded = window.judge(WAITED_LIMIT);
+        window.round_trip_cycles = round_trip_cycles;
+        window.discarded = window.judge(WAITED_LIMIT).filter(|_| !self.plan.lenient);
         Ok(window)
     }
 }
 
-/// Takes rounds with `take` until `wanted` are complete, in each of which the systems of `order` come one after the other,
+/// Takes rounds with `take` until enough are complete, in each of which the systems of `order` come one after the other,
 /// turned by one place from round to round. Windows that do not count are kept apart and taken again.
 pub fn rounds(
     order: &[usize],
-    wanted: usize,
+    plan: &Plan,
     mut take: impl FnMut(usize) -> Result<Window>,
 ) -> Result<(Vec<Round>, Vec<Window>)> {
     let (mut rounds, mut discards) = (Vec::new(), Vec::new());
-    let limit = wanted * order.len() * DISCARDS_PER_WINDOW;
-    while rounds.len() < wanted {
+    let limit = plan.rounds * order.len() * DISCARDS_PER_WINDOW;
+    while rounds.len() < plan.rounds && discards.len() <= limit {
         let mut round: Vec<Option<Window>> = vec![None; order.len()];
         for step in 0..order.len() {
             let place = (step + rounds.len()) % order.len();
@@ -135,12 +168,21 @@ pub fn rounds(
                 }
             }
         }
-        match round.into_iter().collect() {
-            Some(complete) => rounds.push(complete),
-            None => break,
+        let Some(mut complete) = round.into_iter().collect::<Option<Round>>() else { break };
+        if of_one_place(&complete) || plan.lenient {
+            rounds.push(complete);
+        } else {
+            complete.iter_mut().for_each(|w| w.discarded = Some("the host moved a core"));
+            discards.append(&mut complete);
         }
     }
     Ok((rounds, discards))
+}
+
+/// Whether the cores were equally far from each other in all windows.
+fn of_one_place(round: &[Window]) -> bool {
+    let times = || round.iter().map(|w| w.round_trip_cycles);
+    times().fold(0.0, f64::max) <= MOVED * times().fold(f64::INFINITY, f64::min)
 }
 
 /// Counters at the beginning or the end of a window.
@@ -170,6 +212,7 @@ impl Snapshot {
         };
         Window {
             system,
+            round_trip_cycles: 0.0,
             seconds: length,
             pps: tally.received as f64 / length,
             stats,

@@ -6,35 +6,56 @@
 //! measured is in [`scenario`]; how a system is made so, in [`setup`].
 
 mod canary;
+mod flow_table;
 mod frames;
+mod histogram;
+mod latency;
 mod load;
 mod measure;
 mod outcome;
+mod pacing;
+mod print;
+mod rate;
+mod report;
+mod results;
 mod scenario;
 mod setup;
 mod statistics;
 mod system;
 mod testpmd;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::cpu::{self, PreferredSession};
-use lab::{packages, wait};
+use lab::packages;
 
 use crate::build;
-use load::Load;
-use measure::{Bench, Window};
-use outcome::{Figures, Outcome};
-use scenario::Scenario;
+use measure::Plan;
+use results::Results;
+use scenario::{Pace, Scenario};
 use system::{Kind, System};
 
 /// The systems poll on core 0, the load on core 1.
 const SWITCH_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 
-/// Time before the first window of a system in a scenario: megaflows and caches come to be.
+/// See [`Plan`].
+const SETTLE: Duration = Duration::from_millis(80);
 const WARM_UP: Duration = Duration::from_millis(400);
+
+/// To see that every scenario works.
+const SMOKE: Plan = Plan {
+    rounds: 1,
+    length: Duration::from_millis(50),
+    settle: Duration::from_millis(10),
+    warm_up: Duration::from_millis(50),
+    lenient: true,
+};
+
+/// Said where nothing can be said.
+const NO_ROUND: &str = "other processes keep taking the cores: no window counts";
 
 /// Compare with OVS-DPDK and with DPDK without a switch in one alternating run.
 ///
@@ -60,6 +81,15 @@ pub struct Arguments {
     /// Every scenario instead of the headline ones
     #[arg(long)]
     all: bool,
+    /// Where all results go, every window included
+    #[arg(long, default_value = "target/bench/results.json", value_name = "FILE")]
+    json: PathBuf,
+    /// Where the report goes
+    #[arg(long, default_value = "target/bench/report.html", value_name = "FILE")]
+    html: PathBuf,
+    /// Run every scenario for a moment, to see that all work: for CI
+    #[arg(long)]
+    smoke: bool,
     /// The outside check instead: DPDK's testpmd as load
     #[arg(long)]
     testpmd: bool,
@@ -75,135 +105,109 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let scenarios = chosen(arguments)?;
     if arguments.list {
-        scenario::ALL.iter().for_each(|s| println!("{}", s.name));
+        scenario::ALL.iter().for_each(|s| println!("{:16} {}", s.name, s.describe()));
         return Ok(());
     }
-    let names: Vec<&str> = arguments.systems.iter().map(|kind| kind.name()).collect();
-    println!("{} on {}", names.join(", "), cpu::model());
     ensure!(cpu::count() >= 2, "the bench needs a core for the switch and one for the load");
     ensure!(arguments.seconds > 0.0 && arguments.seconds <= 60.0, "--seconds: within 0 and 60");
-    packages::ensure(packages::FOR_BENCH)?;
-    if arguments.systems.contains(&Kind::Ours) {
+    let kinds = kinds(arguments)?;
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+    println!("{} on {}", names.join(", "), cpu::model());
+    if kinds.contains(&Kind::Ours) {
         lab::switch::use_binaries_in(build::release()?);
     }
     let _preferred = PreferredSession::new()?;
-    if arguments.testpmd {
-        let length = Duration::from_secs_f64(arguments.seconds);
-        let outcome = testpmd::run(&arguments.systems, arguments.pairs.into(), length)?;
-        print_outcome(&outcome);
-        return Ok(());
+    let plan = plan(arguments);
+    let mut results = Results::new(&kinds, &plan);
+    if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
+        measure_all(&kinds, &scenarios, &plan, &mut results)?;
     }
+    if arguments.testpmd || arguments.all {
+        println!("\ntestpmd as load");
+        let outcome = testpmd::run(&kinds, &plan)?;
+        print::outcome(&outcome);
+        results.rates.push(outcome);
+    }
+    if !arguments.smoke {
+        println!();
+        results.write_json(&arguments.json)?;
+        results::write(&arguments.html, &report::page(&results))?;
+    }
+    Ok(())
+}
+
+/// The systems to measure; what they need is installed, unless this is only to see that all works.
+fn kinds(arguments: &Arguments) -> Result<Vec<Kind>> {
+    if !arguments.smoke {
+        packages::ensure(packages::FOR_BENCH)?;
+        return Ok(arguments.systems.clone());
+    }
+    let there = |kind: &Kind| match kind {
+        Kind::Ours => true,
+        Kind::OvsDpdk => packages::OVS_DPDK.is_installed() && packages::OVS.is_installed(),
+        Kind::DpdkIo => false,
+    };
+    Ok(arguments.systems.iter().copied().filter(there).collect())
+}
+
+fn plan(arguments: &Arguments) -> Plan {
+    if arguments.smoke {
+        return SMOKE;
+    }
+    Plan {
+        rounds: arguments.pairs.into(),
+        length: Duration::from_secs_f64(arguments.seconds),
+        settle: SETTLE,
+        warm_up: WARM_UP,
+        lenient: false,
+    }
+}
+
+fn measure_all(
+    kinds: &[Kind],
+    scenarios: &[&Scenario],
+    plan: &Plan,
+    results: &mut Results,
+) -> Result<()> {
     let mut systems = Vec::new();
-    for kind in &arguments.systems {
+    for kind in kinds {
         systems.push(System::start(*kind)?);
     }
+    let noisy = systems.iter_mut().find(|s| s.kind() == Kind::OvsDpdk);
+    if let (Some(system), false) = (noisy, plan.lenient) {
+        println!("\nnoise: {} against itself", system.kind());
+        let rounds = plan.rounds.div_ceil(3).max(3);
+        let outcome = rate::noise(system, &scenario::ALL[0], &Plan { rounds, ..*plan })?;
+        print::outcome(&outcome);
+        results.noise = Some(outcome);
+    }
     for (number, scenario) in scenarios.iter().enumerate() {
-        println!("\n{}/{} {}", number + 1, scenarios.len(), scenario.name);
-        let outcome = measure_scenario(&mut systems, scenario, arguments)?;
-        print_outcome(&outcome);
+        let count = scenarios.len();
+        println!("\n{}/{count} {}: {}", number + 1, scenario.name, scenario.describe());
+        let what = || format!("scenario {}", scenario.name);
+        if scenario.pace == Pace::Saturating {
+            let outcome = rate::run(&mut systems, scenario, plan).with_context(what)?;
+            print::outcome(&outcome);
+            results.rates.push(outcome);
+        } else {
+            let outcome = latency::run(&mut systems, scenario, plan).with_context(what)?;
+            print::latency_outcome(&outcome);
+            results.latencies.push(outcome);
+        }
     }
     Ok(())
 }
 
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static Scenario>> {
     if arguments.only.is_empty() {
-        return Ok(scenario::ALL.iter().filter(|s| arguments.all || s.headline).collect());
+        return Ok(scenario::ALL
+            .iter()
+            .filter(|s| arguments.all || arguments.smoke || s.headline)
+            .collect());
     }
     let find = |name: &String| {
         let found = scenario::ALL.iter().find(|s| s.name == name);
         found.with_context(|| format!("no scenario is called {name}: --list names them"))
     };
     arguments.only.iter().map(find).collect()
-}
-
-/// Sets all systems up for a scenario and takes windows of each in turn.
-fn measure_scenario(
-    systems: &mut [System],
-    scenario: &Scenario,
-    arguments: &Arguments,
-) -> Result<Outcome> {
-    let before = canary::round_trip_cycles()?;
-    let mut part: Vec<&mut System> = systems
-        .iter_mut()
-        .filter(|system| system.kind() != Kind::DpdkIo || scenario.has_floor())
-        .collect();
-    let mut drivers = Vec::new();
-    for system in &mut part {
-        system.resume()?;
-        system.check_alive()?;
-        drivers.push(setup::prepare(system, scenario)?);
-        system.pause()?;
-    }
-    let load = Load::start(drivers, setup::sending(scenario))?;
-    let kinds: Vec<Kind> = part.iter().map(|s| s.kind()).collect();
-    let order: Vec<usize> = (0..part.len()).collect();
-    let mut bench = Bench { systems: part, load };
-    for &at in &order {
-        bench.warm(at, WARM_UP)?;
-    }
-    let length = Duration::from_secs_f64(arguments.seconds);
-    let (rounds, discards) = measure::rounds(&order, arguments.pairs.into(), |at| {
-        let window = bench.window(at, length)?;
-        print_window(&window);
-        Ok(window)
-    })?;
-    ensure!(!rounds.is_empty(), "other processes keep taking the cores: no window counts");
-    let Bench { systems, load } = bench;
-    // The guests go away.
-    drop(load);
-    for system in systems {
-        setup::finish(system)?;
-    }
-    let after = canary::round_trip_cycles()?;
-    wait::check_interrupted()?;
-    Ok(Outcome::new(scenario, &kinds, rounds, discards, [before, after]))
-}
-
-fn print_window(window: &Window) {
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.1}"));
-    println!(
-        "  {:9} {:7.3} Mpps {:>7} cycles/packet, batch {:>5}, load {:>5}, idle {:2.0} %{}",
-        window.system,
-        window.pps / 1e6,
-        number(window.stats.cycles_per_packet),
-        number(window.stats.batch),
-        number(window.load_cycles_per_packet),
-        window.load_idle.unwrap_or_default() * 100.0,
-        window.discarded.map_or(String::new(), |why| format!("   discarded: {why}")),
-    );
-}
-
-fn print_outcome(outcome: &Outcome) {
-    for figures in &outcome.figures {
-        println!("  {}", describe(figures));
-    }
-    for ratio in &outcome.ratios {
-        if let Some(pps) = ratio.pps {
-            println!("  {} / {}: packets {pps}", ratio.of, ratio.to);
-        }
-        if let Some(cycles) = ratio.cycles {
-            println!("  {} / {}: cycles  {cycles}", ratio.of, ratio.to);
-        }
-    }
-    let [before, after] = outcome.round_trip_cycles;
-    println!(
-        "  {} windows discarded; a line goes from core to core and back in {before:.0} cycles before, {after:.0} after",
-        outcome.discarded.len()
-    );
-}
-
-fn describe(figures: &Figures) -> String {
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.0}"));
-    let bursts = match figures.full_bursts() {
-        Some(false) => " (bursts not full)",
-        _ => "",
-    };
-    format!(
-        "{:9} median {:.3} Mpps, {} cycles/packet, lower quartile {}{bursts}; load {}",
-        figures.system,
-        figures.pps / 1e6,
-        number(figures.cycles_per_packet),
-        number(figures.cycles_lower_quartile),
-        number(figures.load_cycles_per_packet),
-    )
 }

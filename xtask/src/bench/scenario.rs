@@ -67,6 +67,11 @@ impl Table {
 pub enum Pace {
     /// Sent again as soon as the switch has taken them.
     Saturating,
+    /// At one rate after another, in bursts of so many frames; latency is measured.
+    Paced {
+        /// Frames that are due at the same time.
+        burst: u32,
+    },
 }
 
 /// One case.
@@ -94,7 +99,7 @@ pub struct Scenario {
     pub pace: Pace,
     /// Part of a run without `--all`.
     pub headline: bool,
-    /// What the first system is to reach: times the packets per second of OVS-DPDK.
+    /// What this switch is to reach: times the packets per second of OVS-DPDK.
     pub target_ratio: Option<f64>,
 }
 
@@ -112,6 +117,8 @@ pub enum Group {
     Masks,
     /// Ports, two of them busy.
     Ports,
+    /// Latency against offered load.
+    Latency,
     /// What does not fit elsewhere.
     Others,
 }
@@ -132,11 +139,74 @@ const BASE: Scenario = Scenario {
     target_ratio: Some(3.0),
 };
 
-/// All scenarios.
+/// Not part of a run without `--all`, and without a target.
+const MORE: Scenario = Scenario { headline: false, target_ratio: None, ..BASE };
+
+const fn frames(name: &'static str, frame_bytes: u16) -> Scenario {
+    Scenario { name, group: Group::Frames, frame_bytes, ..MORE }
+}
+
+const fn flows(name: &'static str, flows: Flows) -> Scenario {
+    Scenario { name, group: Group::Flows, flows, ..MORE }
+}
+
+const fn masks(name: &'static str, masks: u32) -> Scenario {
+    let (flows, table) = (Flows::Uniform(masks), Table::Masks(masks));
+    Scenario { name, group: Group::Masks, flows, table, ..MORE }
+}
+
+const fn ports(name: &'static str, ports: u16) -> Scenario {
+    Scenario { name, group: Group::Ports, ports, ..MORE }
+}
+
+const fn paced(name: &'static str, burst: u32) -> Scenario {
+    // One way, so that what is sent is known to be what should come.
+    Scenario { name, group: Group::Latency, pace: Pace::Paced { burst }, both_ways: false, ..MORE }
+}
+
+/// All scenarios. Frames of 64 KB join when both switches take them whole from guests (segmentation offload).
 pub const ALL: &[Scenario] = &[
     BASE,
     Scenario { name: "64b-split", ring: Ring::Split, ..BASE },
     Scenario { name: "64b-packed", ring: Ring::Packed, ..BASE },
+    Scenario {
+        group: Group::Others,
+        flows: Flows::Uniform(1000),
+        table: Table::Megaflows(1000),
+        headline: true,
+        target_ratio: Some(2.5),
+        ..frames("megaflows-1000", 64)
+    },
+    frames("256b", 256),
+    Scenario { headline: true, target_ratio: Some(2.0), ..frames("1500b", 1500) },
+    frames("9000b", 9000),
+    flows("flows-64", Flows::Uniform(64)),
+    flows("flows-1000", Flows::Uniform(1000)),
+    flows("flows-10k", Flows::Uniform(10_000)),
+    flows("flows-100k", Flows::Uniform(100_000)),
+    flows("flows-1m", Flows::Uniform(1_000_000)),
+    flows("zipf-64", Flows::Zipf(64)),
+    flows("zipf-1000", Flows::Zipf(1000)),
+    flows("zipf-10k", Flows::Zipf(10_000)),
+    flows("zipf-100k", Flows::Zipf(100_000)),
+    flows("zipf-1m", Flows::Zipf(1_000_000)),
+    masks("masks-1", 1),
+    masks("masks-2", 2),
+    masks("masks-4", 4),
+    masks("masks-8", 8),
+    masks("masks-16", 16),
+    masks("masks-32", 32),
+    masks("masks-64", 64),
+    masks("masks-128", 128),
+    Scenario { group: Group::Others, queues: 2, ..frames("queues-2", 64) },
+    Scenario { group: Group::Others, both_ways: false, ..frames("one-way", 64) },
+    Scenario { group: Group::Others, table: Table::PortToPort, ..frames("port-to-port", 64) },
+    Scenario { group: Group::Others, table: Table::TenTables, ..frames("ten-tables", 64) },
+    ports("ports-8", 8),
+    ports("ports-32", 32),
+    Scenario { headline: true, ..ports("ports-128", 128) },
+    Scenario { headline: true, ..paced("latency", 1) },
+    paced("latency-bursts", 64),
 ];
 
 /// The outside check, which has a module of its own.
@@ -146,6 +216,44 @@ pub const TESTPMD: Scenario =
 impl Scenario {
     /// Whether DPDK's forwarder without a switch does the same work.
     pub fn has_floor(&self) -> bool {
-        self.table.has_floor() && self.queues == 1 && self.ports == 2
+        let same_work = self.table.has_floor() && self.flows == Flows::Uniform(1);
+        same_work && self.queues == 1 && self.ports == 2
+    }
+
+    /// In words: what differs from the base case.
+    pub fn describe(&self) -> String {
+        let mut words = vec![format!("{} bytes", self.frame_bytes)];
+        match self.flows {
+            Flows::Uniform(1) => {}
+            Flows::Uniform(n) => words.push(format!("{n} flows each way")),
+            Flows::Zipf(n) => words.push(format!("{n} flows each way, zipf")),
+        }
+        words.push(match self.table {
+            Table::Normal => "NORMAL".to_owned(),
+            Table::PortToPort => "port to port".to_owned(),
+            Table::TenTables => "ten tables".to_owned(),
+            Table::Megaflows(n) => format!("{n} megaflows of one mask, no exact-match cache"),
+            Table::Masks(n) => format!("{n} megaflow masks, no exact-match cache"),
+        });
+        words.push(match self.ring {
+            Ring::Split => "split rings".to_owned(),
+            Ring::SplitMergeable => "split mergeable rings".to_owned(),
+            Ring::Packed => "packed rings".to_owned(),
+        });
+        if self.queues > 1 {
+            words.push(format!("{} queues", self.queues));
+        }
+        words.push(if self.both_ways { "both ways" } else { "one way" }.to_owned());
+        if self.ports > 2 {
+            words.push(format!("{} ports, two of them busy", self.ports));
+        }
+        match self.pace {
+            Pace::Saturating => {}
+            Pace::Paced { burst: 1 } => words.push("latency by offered load".to_owned()),
+            Pace::Paced { burst } => {
+                words.push(format!("latency by offered load, bursts of {burst}"))
+            }
+        }
+        words.join(", ")
     }
 }

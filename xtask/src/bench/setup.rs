@@ -1,28 +1,30 @@
 //! Making a running system what a scenario wants, and the guests that go with it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lab::scene::{BRIDGE, PORTS};
+use lab::switch::Switch;
 use lab::wait;
 use virtio_driver::config::{Config, SocketMode};
 use virtio_driver::wire::feature;
 use virtio_driver::{Driver, Stamp};
 
-use super::frames;
 use super::load::Sending;
-use super::scenario::{Flows, Pace, Ring, Scenario, Table};
-use super::system::System;
+use super::scenario::{Flows, Ring, Scenario};
+use super::system::{Kind, MTU, System};
+use super::{flow_table, frames};
 
 /// Descriptors of a busy ring.
 const QUEUE_SIZE: u16 = 1024;
 
+/// Descriptors of an idle guest's rings, as QEMU's guests have.
+const IDLE_QUEUE_SIZE: u16 = 256;
+
 /// Frames in flight or waiting in each busy transmit ring.
 const DEPTH: u16 = 512;
-
-/// The MTU unless a scenario has longer frames.
-const MTU: u16 = 1500;
 
 /// Bytes of headers that the MTU does not count.
 const ETHERNET_BYTES: u16 = 14;
@@ -33,30 +35,60 @@ const VIRTIO_HEADER_BYTES: u32 = 12;
 /// Time for the first frames to be taken.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
-/// Configures `system` and connects its guests. The system must be running.
-pub fn prepare(system: &System, scenario: &Scenario) -> Result<[Driver; 2]> {
-    if let Some(switch) = system.switch() {
-        switch.set_flows(BRIDGE, &flow_table(scenario))?;
-        let mtu = scenario.frame_bytes.saturating_sub(ETHERNET_BYTES).max(MTU);
-        for port in PORTS {
-            switch.ctl(&["set", "Interface", port, &format!("mtu_request={mtu}")])?;
-        }
-        let probability = if scenario.table.exact_match() { 100 } else { 0 };
-        let setting = format!("other_config:emc-insert-inv-prob={probability}");
-        switch.ctl(&["set", "Open_vSwitch", ".", &setting])?;
-    }
-    let [first, second] = system.sockets();
-    let mut drivers = [
-        Driver::connect(driver_config(SocketMode::Connect(first), scenario))?,
-        Driver::connect(driver_config(SocketMode::Connect(second), scenario))?,
-    ];
-    system.wait_link_up()?;
-    say_hello(&mut drivers, scenario)?;
-    Ok(drivers)
+/// The guests of a system.
+pub struct Guests {
+    /// Those that send and receive.
+    pub busy: [Driver; 2],
+    /// Those that are connected and silent.
+    pub idle: Vec<Driver>,
 }
 
-fn driver_config(socket: SocketMode, scenario: &Scenario) -> Config {
-    let base = Config::new(socket);
+/// The systems that do the scenario's work.
+pub fn taking_part<'a>(
+    systems: &'a mut [System],
+    scenario: &Scenario,
+) -> impl Iterator<Item = &'a mut System> {
+    let floor = scenario.has_floor();
+    systems.iter_mut().filter(move |system| floor || system.kind() != Kind::DpdkIo)
+}
+
+/// Configures `system`, which is stopped, connects its guests and stops it again.
+pub fn prepare(system: &mut System, scenario: &Scenario) -> Result<Guests> {
+    system.resume()?;
+    system.check_alive()?;
+    system.set_mtu(scenario.frame_bytes.saturating_sub(ETHERNET_BYTES).max(MTU))?;
+    let idle_sockets = system.set_idle_ports(scenario.ports.saturating_sub(2))?;
+    if let Some(switch) = system.switch() {
+        configure(switch, scenario)?;
+    }
+    let busy = system.sockets().map(|socket| driver_config(socket, scenario));
+    let connect = |socket| Driver::connect(idle_config(socket));
+    let idle = idle_sockets.into_iter().map(connect).collect::<Result<_, _>>()?;
+    let [first, second] = busy;
+    let mut busy = [Driver::connect(first)?, Driver::connect(second)?];
+    system.wait_link_up()?;
+    say_hello(&mut busy, scenario)?;
+    system.pause()?;
+    Ok(Guests { busy, idle })
+}
+
+fn configure(switch: &Switch, scenario: &Scenario) -> Result<()> {
+    let numbers = [switch.ofport(PORTS[0])?, switch.ofport(PORTS[1])?];
+    switch.set_flows(BRIDGE, &flow_table::text(scenario.table, numbers))?;
+    // 100 is the default of both.
+    let probability = if scenario.table.exact_match() { 100 } else { 0 };
+    let setting = format!("other_config:emc-insert-inv-prob={probability}");
+    switch.ctl(&["set", "Open_vSwitch", ".", &setting]).map(drop)
+}
+
+fn idle_config(socket: PathBuf) -> Config {
+    let mut config = Config::new(SocketMode::Connect(socket)).with(feature::MRG_RXBUF);
+    config.queue_size = IDLE_QUEUE_SIZE;
+    config
+}
+
+fn driver_config(socket: PathBuf, scenario: &Scenario) -> Config {
+    let base = Config::new(SocketMode::Connect(socket));
     let mut config = match scenario.ring {
         Ring::Split => base.without(feature::MRG_RXBUF),
         Ring::SplitMergeable => base.with(feature::MRG_RXBUF),
@@ -87,7 +119,6 @@ fn say_hello(drivers: &mut [Driver; 2], scenario: &Scenario) -> Result<()> {
 
 /// What the guests send in `scenario`.
 pub fn sending(scenario: &Scenario) -> Sending {
-    let Pace::Saturating = scenario.pace;
     let flows = scenario.flows.count();
     let bytes = usize::from(scenario.frame_bytes);
     let frame = move |guest, number: u16, out: &mut Vec<u8>| {
@@ -104,17 +135,6 @@ pub fn sending(scenario: &Scenario) -> Sending {
         frame: Arc::new(frame),
         stamp: values.map(|values| Stamp { at: frames::PORTS_AT, values, next: 0 }),
         both_ways: scenario.both_ways,
-    }
-}
-
-/// The flows of a scenario as text, one on each line.
-fn flow_table(scenario: &Scenario) -> String {
-    match scenario.table {
-        Table::Normal => "actions=NORMAL\n".to_owned(),
-        Table::PortToPort => {
-            "in_port=p0,actions=output:p1\nin_port=p1,actions=output:p0\n".to_owned()
-        }
-        Table::TenTables | Table::Megaflows(_) | Table::Masks(_) => "actions=NORMAL\n".to_owned(),
     }
 }
 

@@ -9,7 +9,7 @@ use lab::floor::Floor;
 use lab::process::Process;
 use lab::progress::Step;
 use lab::scene::{BRIDGE, LINK_LIMIT, PORTS};
-use lab::switch::{self, SocketMode, Switch};
+use lab::switch::{self, Switch};
 use lab::wait;
 use serde::Serialize;
 use unixctl::Client;
@@ -18,6 +18,9 @@ use super::SWITCH_CORE;
 
 /// Time in which testpmd notices that its guests have gone; it does not say so.
 const FLOOR_FORGETS: Duration = Duration::from_millis(100);
+
+/// The MTU unless a scenario has longer frames.
+pub const MTU: u16 = 1500;
 
 /// Which system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -69,10 +72,21 @@ pub struct PollStats {
     pub batch: Option<f64>,
 }
 
+/// One stage of a packet's way, as the polling thread times it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// Time-stamp counter cycles for each packet.
+    pub cycles_per_packet: f64,
+}
+
 /// A running system with two vhost-user ports on which it listens.
 pub struct System {
     kind: Kind,
     body: Body,
+    idle_ports: u16,
+    mtu: u16,
 }
 
 enum Body {
@@ -89,7 +103,7 @@ impl System {
             Kind::OvsDpdk => start_switch(switch::Kind::OvsDpdk)?,
             Kind::DpdkIo => Body::Floor(Box::new(Floor::start(SWITCH_CORE)?)),
         };
-        let system = System { kind, body };
+        let system = System { kind, body, idle_ports: 0, mtu: MTU };
         system.process().prefer()?;
         system.pause()?;
         step.done();
@@ -115,6 +129,31 @@ impl System {
             Body::Switch { switch, .. } => PORTS.map(|port| switch.rundir().join(port)),
             Body::Floor(floor) => floor.sockets(),
         }
+    }
+
+    /// Makes the ports besides the two busy ones `count`; where their guests connect.
+    pub fn set_idle_ports(&mut self, count: u16) -> Result<Vec<PathBuf>> {
+        let Body::Switch { switch, .. } = &self.body else { return Ok(Vec::new()) };
+        let name = |number: u16| format!("idle{number}");
+        let removed: Vec<String> = (count..self.idle_ports).map(name).collect();
+        let added: Vec<String> = (self.idle_ports..count).map(name).collect();
+        switch.remove_ports(BRIDGE, &removed)?;
+        switch.add_listening_ports(BRIDGE, &added, MTU)?;
+        self.idle_ports = count;
+        Ok((0..count).map(|number| switch.rundir().join(name(number))).collect())
+    }
+
+    /// Makes the MTU of the busy ports `mtu`, of which no guest may be connected.
+    pub fn set_mtu(&mut self, mtu: u16) -> Result<()> {
+        let Body::Switch { switch, .. } = &self.body else { return Ok(()) };
+        if mtu != self.mtu {
+            // OVS 3.1 was seen to leave a port that had a guest before at its old MTU.
+            let names = PORTS.map(str::to_owned);
+            switch.remove_ports(BRIDGE, &names)?;
+            switch.add_listening_ports(BRIDGE, &names, mtu)?;
+            self.mtu = mtu;
+        }
+        Ok(())
     }
 
     fn process(&self) -> &Process {
@@ -180,6 +219,13 @@ impl System {
         }
     }
 
+    /// Cycles per packet of each stage of its way through the switch, if it says them.
+    pub fn stages(&mut self) -> Vec<Stage> {
+        let Body::Switch { control, .. } = &mut self.body else { return Vec::new() };
+        call(control, "dpif-netdev/pmd-perf-show")
+            .map_or_else(|_| Vec::new(), |text| parse_stages(&text))
+    }
+
     /// Scheduler times of its threads.
     pub fn threads(&self) -> Result<Vec<ThreadTime>> {
         cpu::threads(self.process().id())
@@ -201,9 +247,7 @@ impl Drop for System {
 fn start_switch(kind: switch::Kind) -> Result<Body> {
     let switch = Switch::start(kind, 1 << SWITCH_CORE)?;
     switch.add_bridge(BRIDGE)?;
-    for port in PORTS {
-        switch.add_vhost_port(BRIDGE, port, SocketMode::SwitchListens)?;
-    }
+    switch.add_listening_ports(BRIDGE, &PORTS.map(str::to_owned), MTU)?;
     let control = switch.control()?;
     Ok(Body::Switch { switch: Box::new(switch), control })
 }
@@ -227,6 +271,16 @@ pub fn parse_stats(text: &str) -> PollStats {
     }
 }
 
+/// Reads lines like `  stage receive: 45.2 cycles/pkt`.
+fn parse_stages(text: &str) -> Vec<Stage> {
+    let stage = |line: &str| {
+        let (name, rest) = line.trim().strip_prefix("stage ")?.split_once(':')?;
+        let cycles_per_packet = rest.split_whitespace().next()?.parse().ok()?;
+        Some(Stage { name: name.trim().to_owned(), cycles_per_packet })
+    };
+    text.lines().filter_map(stage).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,6 +293,15 @@ mod tests {
         let stats = PollStats { cycles_per_packet: Some(585.25), batch: Some(31.5) };
         assert_eq!(parse_stats(text), stats);
         assert_eq!(parse_stats("nothing"), PollStats::default());
+    }
+
+    #[test]
+    fn stages_are_read_where_they_are() {
+        let text = "Time: 1\n  stage receive: 45.2 cycles/pkt\n  stage look up: 30 cycles/pkt\n  stage x\n";
+        let names: Vec<_> =
+            parse_stages(text).into_iter().map(|s| (s.name, s.cycles_per_packet)).collect();
+        assert_eq!(names, [("receive".to_owned(), 45.2), ("look up".to_owned(), 30.0)]);
+        assert!(parse_stages("nothing").is_empty());
     }
 
     #[test]

@@ -14,11 +14,11 @@ use lab::switch::{self, SocketMode};
 use lab::testpmd::{self, MEMORY_MB};
 use lab::wait;
 
-use super::measure::{Window, rounds};
+use super::measure::{Plan, Window, rounds};
 use super::outcome::Outcome;
 use super::scenario;
 use super::system::{Kind, parse_stats};
-use super::{SWITCH_CORE, canary, print_window};
+use super::{NO_ROUND, SWITCH_CORE, canary, print};
 
 /// Time after a system goes on until caches and rings are as they stay.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -30,8 +30,7 @@ const LOAD_WAITED_LIMIT: f64 = 0.08;
 const FIRST_BURSTS: u16 = 8;
 
 /// Compares the switches among `kinds`; the floor has no part in this.
-pub fn run(kinds: &[Kind], pairs: usize, length: Duration) -> Result<Outcome> {
-    let before = canary::round_trip_cycles()?;
+pub fn run(kinds: &[Kind], plan: &Plan) -> Result<Outcome> {
     let switches: Vec<Kind> = kinds.iter().copied().filter(|&k| k != Kind::DpdkIo).collect();
     ensure!(!switches.is_empty(), "testpmd checks ours and ovs-dpdk: name one of them");
     let hugepages = load_hugepages(switches.len());
@@ -41,15 +40,12 @@ pub fn run(kinds: &[Kind], pairs: usize, length: Duration) -> Result<Outcome> {
         systems.push(System::start(kind, mount)?);
     }
     let order: Vec<usize> = (0..systems.len()).collect();
-    let (rounds, discards) = rounds(&order, pairs, |at| {
-        let window = systems[at].window(length)?;
-        print_window(&window);
+    let (rounds, discards) = rounds(&order, plan, |at| {
+        let window = systems[at].window(plan.length)?;
+        print::window(&window);
         Ok(window)
     })?;
-    ensure!(!rounds.is_empty(), "other processes keep taking the cores: no window counts");
-    drop(systems);
-    let after = canary::round_trip_cycles()?;
-    Ok(Outcome::new(&scenario::TESTPMD, &switches, rounds, discards, [before, after]))
+    Outcome::new(&scenario::TESTPMD, &switches, rounds, discards).context(NO_ROUND)
 }
 
 /// Hugepages for all testpmds alike, or for none.
@@ -103,6 +99,7 @@ impl System {
     }
 
     fn window(&mut self, wanted: Duration) -> Result<Window> {
+        let round_trip_cycles = canary::round_trip_cycles()?;
         self.resume()?;
         wait::pass(SETTLE)?;
         let _ = self.scene.switch.appctl(&["dpif-netdev/pmd-stats-clear"])?;
@@ -117,6 +114,7 @@ impl System {
         let stolen = after.stolen_ticks.saturating_sub(before.stolen_ticks) as f64 / 100.0 / length;
         let mut window = Window {
             system: self.kind,
+            round_trip_cycles,
             seconds: length,
             pps: after.received.saturating_sub(before.received) as f64 / length,
             stats: parse_stats(&statistics),

@@ -1,0 +1,273 @@
+//! A scenario with a paced load: latency of each system against the load that is offered to all of them alike.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::cpu;
+use lab::wait;
+use serde::Serialize;
+
+use super::measure::Plan;
+use super::outcome::Place;
+use super::pacing::{Order, Pacer, Run};
+use super::scenario::{Pace, Scenario};
+use super::statistics::{Median, median};
+use super::system::{Kind, System};
+use super::{canary, print, setup};
+
+/// Offered loads, as shares of what the reference forwards at most.
+const SHARES: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
+/// The one of them that has a row of its own.
+pub const HALF: f64 = 0.5;
+const SMOKE_SHARES: [f64; 1] = [HALF];
+
+/// How long frames that have not come are waited for.
+const DRAIN: Duration = Duration::from_millis(20);
+
+/// Windows are this much shorter than those of a rate: a moment in which the host takes a core spoils p99 of one whole.
+const SHORTER: u32 = 3;
+
+/// A window counts only if the load never looked away for longer: 1 % of a window would be its p99.
+const STILL_LIMIT: Duration = Duration::from_micros(300);
+
+/// Windows taken again, for each one wanted.
+const RETRIES: usize = 4;
+
+/// One window.
+#[derive(Debug, Clone, Serialize)]
+pub struct Window {
+    /// Which system.
+    pub system: Kind,
+    /// Share of the reference's highest rate.
+    pub share: f64,
+    /// Frames a second that were due.
+    pub offered_pps: f64,
+    /// Frames that were due.
+    pub due: u64,
+    /// Frames of them that came.
+    pub received: u64,
+    /// Latency from the time a frame was due, in microseconds: half of the frames.
+    pub p50_us: f64,
+    /// 99 %.
+    pub p99_us: f64,
+    /// 99.9 %.
+    pub p999_us: f64,
+    /// The longest.
+    pub longest_us: f64,
+    /// Cycles of a cache line's round trip between the cores just before.
+    pub round_trip_cycles: f64,
+    /// The longest time the load did not look at the clock, in milliseconds.
+    pub longest_gap_ms: f64,
+    /// Share of the window in which something else had the switch's core.
+    pub switch_waited: f64,
+    /// Whether it counts.
+    pub counts: bool,
+}
+
+/// Medians of the windows of one system at one load.
+#[derive(Debug, Clone, Serialize)]
+pub struct Point {
+    /// Which system.
+    pub system: Kind,
+    /// Share of the reference's highest rate.
+    pub share: f64,
+    /// Frames a second that were due.
+    pub offered_pps: f64,
+    /// Latency in microseconds: half of the frames.
+    pub p50_us: f64,
+    /// 99 %.
+    pub p99_us: f64,
+    /// 99.9 %.
+    pub p999_us: f64,
+    /// Share of frames that did not come, in all windows together.
+    pub lost: f64,
+    /// Windows.
+    pub windows: usize,
+}
+
+/// A scenario's result.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// What was measured.
+    pub scenario: Scenario,
+    /// Whose highest rate the offered loads are shares of.
+    pub reference: Kind,
+    /// That rate, one way, in frames a second.
+    pub reference_pps: f64,
+    /// For each system and load.
+    pub points: Vec<Point>,
+    /// p99 at half load of the first system for each of the second, window by window.
+    pub half_load_p99_ratio: Option<Median>,
+    /// Where the cores were: median cycles of a cache line's round trip.
+    pub round_trip_cycles: f64,
+    /// All windows.
+    pub windows: Vec<Window>,
+}
+
+impl Outcome {
+    /// One system's point at half load.
+    pub fn half_load(&self, system: Kind) -> Option<&Point> {
+        self.points.iter().find(|p| p.system == system && p.share == HALF)
+    }
+}
+
+/// Sets all systems up and measures each at each load in turn.
+pub fn run(systems: &mut [System], scenario: &Scenario, plan: &Plan) -> Result<Outcome> {
+    let mut part: Vec<&mut System> = setup::taking_part(systems, scenario).collect();
+    let mut drivers = Vec::new();
+    for system in &mut part {
+        drivers.push(setup::prepare(system, scenario)?.busy);
+    }
+    let pacer = Pacer::start(drivers, scenario.frame_bytes.into());
+    let mut sweep = Sweep { systems: part, pacer, scenario, plan, windows: Vec::new() };
+    let (reference, reference_pps) = sweep.reference()?;
+    println!("  {reference} forwards {:.3} Mpps one way at most", reference_pps / 1e6);
+    let shares: &[f64] = if plan.lenient { &SMOKE_SHARES } else { &SHARES };
+    for &share in shares {
+        sweep.measure(share, reference_pps)?;
+    }
+    let Sweep { systems, pacer, windows, .. } = sweep;
+    drop(pacer);
+    let kinds: Vec<Kind> = systems.iter().map(|s| s.kind()).collect();
+    for system in systems {
+        setup::finish(system)?;
+    }
+    let points = shares.iter().flat_map(|&share| points(&kinds, share, &windows)).collect();
+    Ok(Outcome {
+        scenario: *scenario,
+        reference,
+        reference_pps,
+        points,
+        half_load_p99_ratio: half_load_ratio(&kinds, &windows),
+        round_trip_cycles: median(windows.iter().map(|w| w.round_trip_cycles).collect())
+            .context("no window")?,
+        windows,
+    })
+}
+
+struct Sweep<'a> {
+    systems: Vec<&'a mut System>,
+    pacer: Pacer,
+    scenario: &'a Scenario,
+    plan: &'a Plan,
+    windows: Vec<Window>,
+}
+
+impl Sweep<'_> {
+    /// The system whose highest rate is the measure, OVS-DPDK if it is there, and that rate.
+    fn reference(&mut self) -> Result<(Kind, f64)> {
+        let at = self.systems.iter().position(|s| s.kind() == Kind::OvsDpdk).unwrap_or(0);
+        let mut rates = Vec::new();
+        for _ in 0..3 {
+            let (run, _) = self.drive(at, f64::INFINITY, 1)?;
+            rates.push(run.received as f64 / run.seconds);
+        }
+        let kind = self.systems[at].kind();
+        let pps = median(rates).unwrap_or_default();
+        ensure!(pps > 0.0, "{}: {kind} forwards nothing", self.scenario.name);
+        Ok((kind, pps))
+    }
+
+    /// A run of one system, and the share of it in which something else had the switch's core.
+    fn drive(&mut self, at: usize, pps: f64, burst: u32) -> Result<(Run, f64)> {
+        let order = Order {
+            system: at,
+            pps,
+            burst,
+            settle: self.plan.settle / SHORTER,
+            count: self.plan.length / SHORTER,
+            drain: DRAIN,
+        };
+        let system = &mut self.systems[at];
+        system.resume()?;
+        let before = system.threads()?;
+        let run = self.pacer.run(order);
+        let after = system.threads()?;
+        system.pause()?;
+        wait::check_interrupted()?;
+        let waited = cpu::busiest(&before, &after).wait_ns as f64 / 1e9;
+        Ok((run?, waited / order.count.as_secs_f64()))
+    }
+
+    fn measure(&mut self, share: f64, reference_pps: f64) -> Result<()> {
+        for round in 0..self.plan.rounds {
+            for step in 0..self.systems.len() {
+                let at = (step + round) % self.systems.len();
+                for _ in 0..RETRIES {
+                    let window = self.window(at, share, reference_pps)?;
+                    let counts = window.counts;
+                    self.windows.push(window);
+                    if counts {
+                        break;
+                    }
+                }
+            }
+        }
+        let kinds: Vec<Kind> = self.systems.iter().map(|s| s.kind()).collect();
+        points(&kinds, share, &self.windows).iter().for_each(print::point);
+        Ok(())
+    }
+
+    fn window(&mut self, at: usize, share: f64, reference_pps: f64) -> Result<Window> {
+        let Pace::Paced { burst } = self.scenario.pace else {
+            anyhow::bail!("{} is not paced", self.scenario.name);
+        };
+        let round_trip_cycles = canary::round_trip_cycles()?;
+        let offered_pps = share * reference_pps;
+        let (run, switch_waited) = self.drive(at, offered_pps, burst)?;
+        let system = self.systems[at].kind();
+        ensure!(run.received > 0, "{}: {system} forwards nothing", self.scenario.name);
+        let us = |cycles: u64| cycles as f64 / run.hertz * 1e6;
+        let still = run.longest_gap <= STILL_LIMIT;
+        Ok(Window {
+            system,
+            share,
+            offered_pps,
+            due: run.due,
+            received: run.received,
+            p50_us: us(run.latency.quantile(0.5)),
+            p99_us: us(run.latency.quantile(0.99)),
+            p999_us: us(run.latency.quantile(0.999)),
+            longest_us: us(run.latency.largest()),
+            round_trip_cycles,
+            longest_gap_ms: run.longest_gap.as_secs_f64() * 1e3,
+            switch_waited,
+            counts: self.plan.lenient || still && switch_waited < 0.03,
+        })
+    }
+}
+
+/// Each system at one load.
+fn points(kinds: &[Kind], share: f64, windows: &[Window]) -> Vec<Point> {
+    let point = |&system: &Kind| {
+        let of = |w: &&Window| w.system == system && w.share == share && w.counts;
+        let windows: Vec<&Window> = windows.iter().filter(of).collect();
+        let middle = |get: fn(&Window) -> f64| median(windows.iter().map(|w| get(w)).collect());
+        let due: u64 = windows.iter().map(|w| w.due).sum();
+        let received: u64 = windows.iter().map(|w| w.received).sum();
+        Some(Point {
+            system,
+            share,
+            offered_pps: middle(|w| w.offered_pps)?,
+            p50_us: middle(|w| w.p50_us)?,
+            p99_us: middle(|w| w.p99_us)?,
+            p999_us: middle(|w| w.p999_us)?,
+            lost: 1.0 - received as f64 / due.max(1) as f64,
+            windows: windows.len(),
+        })
+    };
+    kinds.iter().filter_map(point).collect()
+}
+
+/// Of the first two systems, where the cores were in the same place.
+fn half_load_ratio(kinds: &[Kind], windows: &[Window]) -> Option<Median> {
+    let of = |kind: Kind| {
+        windows.iter().filter(move |w| w.system == kind && w.share == HALF && w.counts)
+    };
+    let (&left, &right) = (kinds.first()?, kinds.get(1)?);
+    let same =
+        |l: &Window, r: &Window| Place::of(l.round_trip_cycles) == Place::of(r.round_trip_cycles);
+    let pairs = of(left).zip(of(right)).filter(|(l, r)| same(l, r));
+    let ratios: Vec<f64> = pairs.map(|(l, r)| l.p99_us / r.p99_us).collect();
+    Median::of(&ratios)
+}
