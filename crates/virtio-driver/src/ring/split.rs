@@ -335,6 +335,7 @@ impl SplitRing {
             // Not even the index is written: the device's core may keep its line.
             return Ok(done);
         }
+        self.fetch_used(ready);
         let mut result = Ok(());
         while done.buffers < ready && result.is_ok() {
             result = self.recycle_some(ready - done.buffers, &mut done, &mut touch);
@@ -344,6 +345,17 @@ impl SplitRing {
         }
         self.publish();
         result.map(|()| done)
+    }
+
+    /// Looks at one of each eight used elements, a cache line, so that all their lines are under way from
+    /// the device's core before the first is needed.
+    #[inline]
+    fn fetch_used(&self, ready: u32) {
+        let lines = (0..ready).step_by(8).map(|i| {
+            let slot = 2 * (self.used_pos.wrapping_add(i) & self.mask) as usize;
+            self.mem.used_ring[slot].load(Relaxed)
+        });
+        std::hint::black_box(lines.fold(0, |all, id| all ^ id));
     }
 
     /// Takes one used element and posts its buffer (IN_ORDER: its batch) again.
