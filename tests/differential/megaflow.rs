@@ -30,7 +30,9 @@ pub fn theirs(trace: &str, tags: usize) -> Option<Answer> {
         // The EtherTypes of a megaflow, which are always whole, say where the tags end.
         tag.tci = if i < tags { TAG_PRESENT } else { u16::MAX }.into();
     }
-    for word in line("Megaflow: ")?.split(',') {
+    let words = line("Megaflow: ")?;
+    let later = words.contains("nw_frag=later");
+    for word in words.split(',') {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
@@ -40,6 +42,8 @@ pub fn theirs(trace: &str, tags: usize) -> Option<Answer> {
             // What every megaflow has, and what is none of the packet's.
             "recirc_id" | "eth" | "skb_priority" | "in_port" | "pkt_mark" => {}
             n if n.starts_with("ct_") || n.starts_with("tun_") => {}
+            // What a later fragment has none of: no flow may match both.
+            n if later && is_transport(n) => {}
             "vlan_tci1" | "dl_vlan1" | "dl_vlan_pcp1" => inner.vlan[1].tci = u16::MAX.into(),
             "mpls_lse1" => inner.mpls_lse[1] = u32::MAX.into(),
             "mpls_lse2" => inner.mpls_lse[2] = u32::MAX.into(),
@@ -52,6 +56,12 @@ pub fn theirs(trace: &str, tags: usize) -> Option<Answer> {
     let built = builder.finish().unwrap_or_else(|e| panic!("{e}\n{trace}"));
     more.add(&built.mask);
     Some(Answer { mask: more.megaflow(), actions: line("Datapath actions: ")?.to_owned() })
+}
+
+/// True for ports and flags of TCP and its like.
+fn is_transport(name: &str) -> bool {
+    let (layer, field) = name.split_once('_').unwrap_or_default();
+    matches!(layer, "tp" | "tcp" | "udp" | "sctp") && matches!(field, "src" | "dst" | "flags")
 }
 
 /// A field that flows can only match whole, with a mask.
