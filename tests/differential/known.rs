@@ -16,6 +16,10 @@ pub struct Case<'a> {
     /// The actions of flows that it goes through, one on each line. If it is to come back and go through
     /// more of them, all flows.
     pub text: &'a str,
+    /// Why it is dropped, if its translation failed.
+    pub error: Option<&'a str>,
+    /// It goes through a flow that OVS may overlook, see `conjunctions.rs`.
+    pub overlooked: bool,
 }
 
 /// A difference that is no failure.
@@ -38,9 +42,13 @@ pub struct Known {
 pub const KNOWN: &[Known] = &[
     Known {
         why: "A tag pushed on two. OVS keeps two tags of a packet and loses the innermost then; nobody \
-              asked for that, and here it stays. (Where flows push more than two themselves, the packet is \
-              dropped and `ofproto/trace` says why.)",
-        meets: |c| tags(c.frame) + c.text.matches("push_vlan").count() > 2,
+              asked for that, and here it stays. (Where flows push more than two themselves, be it that \
+              they write into a tag that was not there, the packet is dropped and `ofproto/trace` says \
+              why.)",
+        meets: |c| {
+            let pushed = c.text.matches("push_vlan").count();
+            tags(c.frame) + pushed > 2 || c.error == Some("Too many VLAN tags")
+        },
         flows: &["actions=push_vlan:0x88a8,output:2"],
         packet: "0200000000020200000000018100000a8100000b12340000",
         theirs: "02000000000202000000000188a800008100000a12340000",
@@ -325,8 +333,9 @@ pub const KNOWN: &[Known] = &[
         why: "An action set is done after `check_pkt_larger`. OVS does it for larger packets and then, \
               at the end, again.",
         meets: |c| {
-            c.text.contains("write_actions")
-                && any(c.actions, &|a| matches!(a, Action::CheckLen { .. }))
+            let checks = any(c.actions, &|a| matches!(a, Action::CheckLen { .. }))
+                || comes_back(c.actions) && c.text.contains("check_pkt_larger");
+            c.text.contains("write_actions") && checks
         },
         flows: &[
             "table=0,actions=resubmit(,1),check_pkt_larger(14)->NXM_NX_REG0[0]",
@@ -351,6 +360,83 @@ pub const KNOWN: &[Known] = &[
         packet: "0200000000020200000000018100000a8100000b12340000",
         theirs: "02000000000202000000000112340000",
         ours: "0200000000020200000000018100000b12340000",
+    },
+    Known {
+        why: "All parts of a conjunction match and no flow has its id, or one of low priority. The search for \
+              that flow is to ignore parts of conjunctions (ovs-fields(7)); OVS also passes over flows of lower \
+              priority that have the match of a part, and so takes one of still lower priority.",
+        meets: |c| c.overlooked,
+        flows: &[
+            "priority=9,ip,nw_src=10.0.0.1,actions=conjunction(1,1/2)",
+            "priority=9,ip,nw_dst=10.0.0.2,actions=conjunction(1,2/2)",
+            "priority=5,ip,nw_src=10.0.0.1,actions=output:2",
+            "priority=1,actions=set_field:02:00:00:00:00:03->eth_dst,output:2",
+        ],
+        packet: "020000000002020000000001080045000014000000004006\
+                 66e10a0000010a000002",
+        theirs: "020000000003020000000001080045000014000000004006\
+                 66e10a0000010a000002",
+        ours: "020000000002020000000001080045000014000000004006\
+               66e10a0000010a000002",
+    },
+    Known {
+        why: "The operation of an ARP packet is set to 255. OVS writes 65535: it has one function for values \
+              and masks, and 255 is how a mask of all 16 bits begins.",
+        meets: |c| {
+            let all = |a: &Action| match a {
+                Action::Set(r) => r.mask.bits().nw_proto != 0 && r.value.nw_proto == 0xff,
+                _ => false,
+            };
+            [ether_type::ARP, ether_type::RARP].contains(&c.key.dl_type.get())
+                && any(c.actions, &all)
+        },
+        flows: &["arp,actions=set_field:255->arp_op,output:2"],
+        packet: "ffffffffffff0200000000010806\
+                 00010800060400020200000000010a0000010200000000020a000002",
+        theirs: "ffffffffffff0200000000010806\
+                 000108000604ffff0200000000010a0000010200000000020a000002",
+        ours: "ffffffffffff0200000000010806\
+               00010800060400ff0200000000010a0000010200000000020a000002",
+    },
+    Known {
+        why: "The last label is taken off, the EtherType stays that of MPLS, and a label is set. That is then \
+              what was behind the last one. OVS counts labels by their bits and sees one before and one \
+              after, so it changes the one that was to be gone; or none, if what is set is 0.",
+        meets: |c| {
+            let labels = c.key.mpls_lse.iter().position(|l| l.get() & 0x100 != 0).map(|i| i + 1);
+            labels.is_some_and(|n| sets_behind_labels(c.actions, n))
+        },
+        flows: &["mpls,actions=pop_mpls:0x8847,set_mpls_ttl(5),output:2"],
+        packet: "020000000002020000000001884700011140aabbccdd",
+        theirs: "020000000002020000000001884700000005aabbccdd",
+        ours: "0200000000020200000000018847aabbcc05",
+    },
+    Known {
+        why: "The type of neighbour discovery's options is set to 0 where none of them is a link-layer address. \
+              The type of others is not read, in both, but can be written; OVS takes it for 0 and leaves it.",
+        meets: |c| {
+            let layers = locate(c.frame, c.frame.len()).0;
+            let zero = |a: &Action| match a {
+                Action::Set(r) => {
+                    r.mask.bits().tcp_flags.get() & 0xff != 0 && r.value.tcp_flags.get() == 0
+                }
+                _ => false,
+            };
+            let discovery = c.key.nw_proto == ip_proto::ICMPV6
+                && c.key.dl_type.get() == ether_type::IPV6
+                && c.key.tcp_flags.get() == 0;
+            discovery && layers.end > layers.transport + 24 && any(c.actions, &zero)
+        },
+        flows: &["icmp6,icmpv6_type=136,actions=set_field:0->nd_options_type,output:2"],
+        packet: "02000000000202000000000186dd6000000000203aff\
+                 fe800000000000000000000000000001fe800000000000000000000000000002\
+                 880000000000000020010db80000000000000000000000010501020000000001",
+        theirs: "02000000000202000000000186dd6000000000203aff\
+                 fe800000000000000000000000000001fe800000000000000000000000000002\
+                 880000000000000020010db80000000000000000000000010501020000000001",
+        ours: "02000000000202000000000186dd6000000000203aff\
+               fe800000000000000000000000000001fe800000000000000000000000000002\
+               880005000000000020010db80000000000000000000000010001020000000001",
     },
 ];
 
@@ -385,6 +471,24 @@ fn nested(action: &Action) -> Vec<&[Action]> {
         Action::CheckLen { greater, less_equal, .. } => vec![greater, less_equal],
         _ => Vec::new(),
     }
+}
+
+/// True if the packet goes through the tables again.
+fn comes_back(actions: &[Action]) -> bool {
+    any(actions, &|a| matches!(a, Action::Recirc(_)))
+}
+
+/// True if a label is set when all `labels` of the packet are gone.
+fn sets_behind_labels(actions: &[Action], mut labels: usize) -> bool {
+    actions.iter().any(|a| {
+        match a {
+            Action::PopMpls { .. } => labels = labels.saturating_sub(1),
+            Action::PushMpls { .. } => labels += 1,
+            _ => {}
+        }
+        let sets = matches!(a, Action::Set(r) if r.mask.bits().mpls_lse[0].get() != 0);
+        labels == 0 && sets || nested(a).iter().any(|inner| sets_behind_labels(inner, labels))
+    })
 }
 
 /// True if the options of a neighbour solicitation or advertisement end where the packet does.
