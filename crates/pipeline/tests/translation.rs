@@ -415,6 +415,25 @@ fn writing_is_not_looking() {
     }
 }
 
+/// What a solicitation was given is written before it is something else.
+#[test]
+fn neighbour_discovery_ends_with_its_type() {
+    let p = switch(3);
+    let solicitation = key("icmp6,in_port=1,icmpv6_type=135,icmpv6_code=0,nd_target=fe80::2");
+    let target = "icmp6,icmpv6_type=135,icmpv6_code=0,actions=set_field:fe80::9->nd_target";
+    for (then, actions) in [
+        ("set_field:128->icmpv6_type,2", "set(nd(target=fe80::9)),set(icmpv6(type=128)),2"),
+        ("load:1->icmpv6_code[],2", "set(nd(target=fe80::9)),set(icmpv6(code=1)),2"),
+        ("move:reg0[0..7]->icmpv6_type[],2", "set(nd(target=fe80::9)),set(icmpv6(type=0)),2"),
+        ("2", "set(nd(target=fe80::9)),2"),
+    ] {
+        set_flows(&p, &format!("{target},{then}"));
+        let t = p.translate(&solicitation);
+        let done = flow::odp::format_actions(&t.actions, &flow::odp::number);
+        assert_eq!(done, actions, "{then}");
+    }
+}
+
 /// Two tags: OVS, told to read two, does the same but for `push_vlan`, where it loses the inner one.
 #[test]
 fn two_tags() {
