@@ -307,11 +307,12 @@ pub const KNOWN: &[Known] = &[
                0000400666e10a0000010a000002aabbccddeeff",
     },
     Known {
-        why: "The tag of a packet with the drop eligible bit is written. Neither has a field for the bit, and \
+        why: "A tag of a packet with the drop eligible bit is written. Neither has a field for the bit, and \
               both lose it when they put a new tag in the place of the old one; where the values are the \
               same already, that depends on how much of the tag the megaflow looks at.",
         meets: |c| {
-            let eligible = tags(c.frame) > 0 && c.frame[14] & 0x10 != 0;
+            let mut first_bytes = c.frame.iter().skip(14).step_by(4).take(tags(c.frame).min(2));
+            let eligible = first_bytes.any(|b| b & 0x10 != 0);
             eligible && any(c.actions, &|a| matches!(a, Action::PushVlan(_)))
         },
         flows: &["actions=load:0x7ff->NXM_OF_VLAN_TCI[1..11],output:2"],
@@ -331,12 +332,8 @@ pub const KNOWN: &[Known] = &[
     },
     Known {
         why: "An action set is done after `check_pkt_larger`. OVS does it for larger packets and then, \
-              at the end, again.",
-        meets: |c| {
-            let checks = any(c.actions, &|a| matches!(a, Action::CheckLen { .. }))
-                || comes_back(c.actions) && c.text.contains("check_pkt_larger");
-            c.text.contains("write_actions") && checks
-        },
+              at the end, again, even if it was cleared.",
+        meets: |c| c.text.contains("write_actions") && c.text.contains("check_pkt_larger"),
         flows: &[
             "table=0,actions=resubmit(,1),check_pkt_larger(14)->NXM_NX_REG0[0]",
             "table=1,actions=write_actions(output:2)",
@@ -471,11 +468,6 @@ fn nested(action: &Action) -> Vec<&[Action]> {
         Action::CheckLen { greater, less_equal, .. } => vec![greater, less_equal],
         _ => Vec::new(),
     }
-}
-
-/// True if the packet goes through the tables again.
-fn comes_back(actions: &[Action]) -> bool {
-    any(actions, &|a| matches!(a, Action::Recirc(_)))
 }
 
 /// True if a label is set when all `labels` of the packet are gone.

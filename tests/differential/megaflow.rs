@@ -131,7 +131,8 @@ pub fn excess(ours: &FlowKey, theirs: &FlowKey) -> Vec<String> {
 /// The steps of datapath actions that decide what goes where: without `set`, of which OVS has more or
 /// less than this switch where the packet has the value already, and without steps at the end that
 /// nobody sees the outcome of. Outputs next to each other are sorted: OVS floods in the order of a hash
-/// table.
+/// table. So are pushed tags and labels: labels go behind tags whichever is pushed first, and the
+/// EtherType is that of the last label.
 pub fn steps(actions: &str) -> String {
     let mut steps: Vec<String> = Vec::new();
     for next in split(actions).into_iter().filter_map(step) {
@@ -140,11 +141,26 @@ pub fn steps(actions: &str) -> String {
             _ => steps.push(next),
         }
     }
-    while steps.last().is_some_and(|s| !is_seen(s)) {
-        steps.pop();
+    while let Some(last) = steps.pop() {
+        // A copy for the last time may be the packet itself.
+        match last.strip_prefix("clone(").and_then(|inner| inner.strip_suffix(')')) {
+            Some(inner) => steps.extend(split(inner).into_iter().map(str::to_owned)),
+            None if is_seen(&last) => {
+                steps.push(last);
+                break;
+            }
+            None => {}
+        }
     }
     for run in steps.chunk_by_mut(|a, b| is_output(a) && is_output(b)) {
         run.sort_unstable();
+    }
+    for run in steps.chunk_by_mut(|a, b| is_push(a) && is_push(b)) {
+        // The tags, which are all alike, then the labels in their order.
+        run.sort_by_key(|step| is_label(step));
+        for step in run.split_last_mut().into_iter().flat_map(|(_, before)| before) {
+            step.truncate(step.find(",eth_type").unwrap_or(step.len()));
+        }
     }
     if steps.is_empty() { "drop".to_owned() } else { steps.join(",") }
 }
@@ -174,6 +190,14 @@ fn step(text: &str) -> Option<String> {
 
 fn is_output(step: &str) -> bool {
     step.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn is_label(step: &str) -> bool {
+    step.starts_with("push_mpls")
+}
+
+fn is_push(step: &str) -> bool {
+    step == "push_vlan" || is_label(step)
 }
 
 fn is_seen(step: &str) -> bool {
