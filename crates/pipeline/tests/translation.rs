@@ -415,6 +415,25 @@ fn writing_is_not_looking() {
     }
 }
 
+/// Labels that are pushed and popped again leave an EtherType behind.
+#[test]
+fn a_label_that_comes_and_goes_changes_the_ethertype() {
+    let p = switch(3);
+    let (other, label) = ("in_port=1,dl_type=0x1234", "in_port=1,mpls,mpls_label=4,mpls_bos=1");
+    let push = "push_mpls(label=0,tc=0,ttl=0,bos=1,eth_type=0x8847)";
+    for (actions, packet, expected) in [
+        ("push_mpls:0x8847,pop_mpls:0x0800,2", other, "pop_mpls(eth_type=0x800),2"),
+        ("push_mpls:0x8848,pop_mpls:0x8848,2", label, "pop_mpls(eth_type=0x8848),2"),
+    ] {
+        set_flows(&p, &format!("actions={actions}"));
+        let t = p.translate(&key(packet));
+        let done = flow::odp::format_actions(&t.actions, &flow::odp::number);
+        assert_eq!(done, format!("{push},{expected}"), "{actions}");
+    }
+    set_flows(&p, "actions=push_mpls:0x8847,pop_mpls:0x1234,2");
+    assert_eq!(p.translate(&key(other)).actions, [Action::Output(DpPort(2))], "the same again");
+}
+
 /// What a solicitation was given is written before it is something else.
 #[test]
 fn neighbour_discovery_ends_with_its_type() {
