@@ -161,10 +161,9 @@ pub const KNOWN: &[Known] = &[
               on beyond the packet. RFC 4861, 4.6, has such packets dropped, and what comes in front of \
               the option is all that is read of them here; OVS writes into the option.",
         meets: |c| {
-            let discovery = c.key.dl_type.get() == ether_type::IPV6
-                && c.key.nw_proto == ip_proto::ICMPV6
-                && matches!(c.key.tp_src.get(), 135 | 136);
-            discovery && !has_whole_options(c.frame) && any(c.actions, &sets_more_than_ethernet)
+            is_discovery(c.key)
+                && !has_whole_options(c.frame)
+                && any(c.actions, &sets_more_than_ethernet)
         },
         flows: &["icmp6,icmpv6_type=135,actions=set_field:2->nd_options_type,output:2"],
         packet: "02000000000202000000000186dd6000000000203aff\
@@ -409,20 +408,14 @@ pub const KNOWN: &[Known] = &[
         ours: "0200000000020200000000018847aabbcc05",
     },
     Known {
-        why: "The type of neighbour discovery's options is set to 0 where none of them is a link-layer address. \
-              The type of others is not read, in both, but can be written; OVS takes it for 0 and leaves it.",
+        why: "A field of neighbour discovery is set to 0 that is read as 0 and is something else: the type of \
+              options none of which is a link-layer address; the target and the addresses if an option is \
+              there twice, which makes them void. They are read so in both and can be written; OVS leaves \
+              them, because they are 0 already.",
         meets: |c| {
             let layers = locate(c.frame, c.frame.len()).0;
-            let zero = |a: &Action| match a {
-                Action::Set(r) => {
-                    r.mask.bits().tcp_flags.get() & 0xff != 0 && r.value.tcp_flags.get() == 0
-                }
-                _ => false,
-            };
-            let discovery = c.key.nw_proto == ip_proto::ICMPV6
-                && c.key.dl_type.get() == ether_type::IPV6
-                && c.key.tcp_flags.get() == 0;
-            discovery && layers.end > layers.transport + 24 && any(c.actions, &zero)
+            let options = is_discovery(c.key) && layers.end > layers.transport + 24;
+            options && any(c.actions, &|a| matches!(a, Action::Set(r) if zeroes_unread(r, c.key)))
         },
         flows: &["icmp6,icmpv6_type=136,actions=set_field:0->nd_options_type,output:2"],
         packet: "02000000000202000000000186dd6000000000203aff\
@@ -434,6 +427,28 @@ pub const KNOWN: &[Known] = &[
         ours: "02000000000202000000000186dd6000000000203aff\
                fe800000000000000000000000000001fe800000000000000000000000000002\
                880005000000000020010db80000000000000000000000010001020000000001",
+    },
+    Known {
+        why: "The type of options is set in a packet of neighbour discovery without options that has padding \
+              behind it. OVS writes into the padding.",
+        meets: |c| {
+            let layers = locate(c.frame, c.frame.len()).0;
+            let kind = |m: &FlowKey| m.tcp_flags.get() & 0xff != 0;
+            is_discovery(c.key)
+                && layers.end == layers.transport + 24
+                && c.frame.len() > layers.end
+                && any(c.actions, &|a| matches!(a, Action::Set(r) if kind(r.mask.bits())))
+        },
+        flows: &["icmp6,icmpv6_type=136,actions=set_field:2->nd_options_type,output:2"],
+        packet: "02000000000202000000000186dd6000000000183aff\
+                 fe800000000000000000000000000001fe800000000000000000000000000002\
+                 88004cee0000000020010db8000000000000000000000001000000000000",
+        theirs: "02000000000202000000000186dd6000000000183aff\
+                 fe800000000000000000000000000001fe800000000000000000000000000002\
+                 88004cee0000000020010db8000000000000000000000001020000000000",
+        ours: "02000000000202000000000186dd6000000000183aff\
+               fe800000000000000000000000000001fe800000000000000000000000000002\
+               88004cee0000000020010db8000000000000000000000001000000000000",
     },
 ];
 
@@ -481,6 +496,32 @@ fn sets_behind_labels(actions: &[Action], mut labels: usize) -> bool {
         let sets = matches!(a, Action::Set(r) if r.mask.bits().mpls_lse[0].get() != 0);
         labels == 0 && sets || nested(a).iter().any(|inner| sets_behind_labels(inner, labels))
     })
+}
+
+/// True for neighbour solicitations and advertisements.
+fn is_discovery(key: &FlowKey) -> bool {
+    let icmp6 = key.dl_type.get() == ether_type::IPV6 && key.nw_proto == ip_proto::ICMPV6;
+    icmp6 && matches!(key.tp_src.get(), 135 | 136)
+}
+
+/// True if a field of neighbour discovery is set to 0 that the key does not have, though the packet
+/// has options: their type if that is not read, else what is void.
+fn zeroes_unread(rewrite: &Rewrite, key: &FlowKey) -> bool {
+    let zeroes = |bits: fn(&FlowKey) -> u128| {
+        let mask = bits(rewrite.mask.bits());
+        mask != 0 && bits(&rewrite.value) & mask == 0
+    };
+    if key.tcp_flags.get() == 0 {
+        return zeroes(|k| (k.tcp_flags.get() & 0xff).into());
+    }
+    let void = [key.arp_sha, key.arp_tha] == [flow::Mac::default(); 2];
+    void && (zeroes(|k| u128::from_be_bytes(k.nd_target))
+        || zeroes(|k| number(k.arp_sha))
+        || zeroes(|k| number(k.arp_tha)))
+}
+
+fn number(address: flow::Mac) -> u128 {
+    address.0.iter().fold(0, |n, b| n << 8 | u128::from(*b))
 }
 
 /// True if the options of a neighbour solicitation or advertisement end where the packet does.
