@@ -131,7 +131,7 @@ pub fn excess(ours: &FlowKey, theirs: &FlowKey) -> Vec<String> {
 /// The steps of datapath actions that decide what goes where: without `set`, of which OVS has more or
 /// less than this switch where the packet has the value already, and without steps at the end that
 /// nobody sees the outcome of. Outputs next to each other are sorted: OVS floods in the order of a hash
-/// table. So are pushed tags and labels: labels go behind tags whichever is pushed first, and the
+/// table. So are changes of tags and pushed labels: labels go behind tags whichever is first, and the
 /// EtherType is that of the last label.
 pub fn steps(actions: &str) -> String {
     let mut steps: Vec<String> = Vec::new();
@@ -155,8 +155,8 @@ pub fn steps(actions: &str) -> String {
     for run in steps.chunk_by_mut(|a, b| is_output(a) && is_output(b)) {
         run.sort_unstable();
     }
-    for run in steps.chunk_by_mut(|a, b| is_push(a) && is_push(b)) {
-        // The tags, which are all alike, then the labels in their order.
+    for run in steps.chunk_by_mut(|a, b| is_stacking(a) && is_stacking(b)) {
+        // The tags, then the labels, each in their order.
         run.sort_by_key(|step| is_label(step));
         for step in run.split_last_mut().into_iter().flat_map(|(_, before)| before) {
             step.truncate(step.find(",eth_type").unwrap_or(step.len()));
@@ -196,8 +196,8 @@ fn is_label(step: &str) -> bool {
     step.starts_with("push_mpls")
 }
 
-fn is_push(step: &str) -> bool {
-    step == "push_vlan" || is_label(step)
+fn is_stacking(step: &str) -> bool {
+    ["push_vlan", "pop_vlan"].contains(&step) || is_label(step)
 }
 
 fn is_seen(step: &str) -> bool {
