@@ -8,6 +8,8 @@
 mod bench;
 #[path = "differential/compare.rs"]
 mod compare;
+#[path = "differential/conjunctions.rs"]
+mod conjunctions;
 #[path = "differential/fields.rs"]
 mod fields;
 #[path = "differential/generate_actions.rs"]

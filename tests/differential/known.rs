@@ -16,6 +16,10 @@ pub struct Case<'a> {
     /// The actions of flows that it goes through, one on each line. If it is to come back and go through
     /// more of them, all flows.
     pub text: &'a str,
+    /// Why it is dropped, if its translation failed.
+    pub error: Option<&'a str>,
+    /// It goes through a flow that OVS may overlook, see `conjunctions.rs`.
+    pub overlooked: bool,
 }
 
 /// A difference that is no failure.
@@ -38,9 +42,13 @@ pub struct Known {
 pub const KNOWN: &[Known] = &[
     Known {
         why: "A tag pushed on two. OVS keeps two tags of a packet and loses the innermost then; nobody \
-              asked for that, and here it stays. (Where flows push more than two themselves, the packet is \
-              dropped and `ofproto/trace` says why.)",
-        meets: |c| tags(c.frame) + c.text.matches("push_vlan").count() > 2,
+              asked for that, and here it stays. (Where flows push more than two themselves, be it that \
+              they write into a tag that was not there, the packet is dropped and `ofproto/trace` says \
+              why.)",
+        meets: |c| {
+            let pushed = c.text.matches("push_vlan").count();
+            tags(c.frame) + pushed > 2 || c.error == Some("Too many VLAN tags")
+        },
         flows: &["actions=push_vlan:0x88a8,output:2"],
         packet: "0200000000020200000000018100000a8100000b12340000",
         theirs: "02000000000202000000000188a800008100000a12340000",
@@ -153,10 +161,9 @@ pub const KNOWN: &[Known] = &[
               on beyond the packet. RFC 4861, 4.6, has such packets dropped, and what comes in front of \
               the option is all that is read of them here; OVS writes into the option.",
         meets: |c| {
-            let discovery = c.key.dl_type.get() == ether_type::IPV6
-                && c.key.nw_proto == ip_proto::ICMPV6
-                && matches!(c.key.tp_src.get(), 135 | 136);
-            discovery && !has_whole_options(c.frame) && any(c.actions, &sets_more_than_ethernet)
+            is_discovery(c.key)
+                && !has_whole_options(c.frame)
+                && any(c.actions, &sets_more_than_ethernet)
         },
         flows: &["icmp6,icmpv6_type=135,actions=set_field:2->nd_options_type,output:2"],
         packet: "02000000000202000000000186dd6000000000203aff\
@@ -299,11 +306,12 @@ pub const KNOWN: &[Known] = &[
                0000400666e10a0000010a000002aabbccddeeff",
     },
     Known {
-        why: "The tag of a packet with the drop eligible bit is written. Neither has a field for the bit, and \
+        why: "A tag of a packet with the drop eligible bit is written. Neither has a field for the bit, and \
               both lose it when they put a new tag in the place of the old one; where the values are the \
               same already, that depends on how much of the tag the megaflow looks at.",
         meets: |c| {
-            let eligible = tags(c.frame) > 0 && c.frame[14] & 0x10 != 0;
+            let mut first_bytes = c.frame.iter().skip(14).step_by(4).take(tags(c.frame).min(2));
+            let eligible = first_bytes.any(|b| b & 0x10 != 0);
             eligible && any(c.actions, &|a| matches!(a, Action::PushVlan(_)))
         },
         flows: &["actions=load:0x7ff->NXM_OF_VLAN_TCI[1..11],output:2"],
@@ -323,11 +331,8 @@ pub const KNOWN: &[Known] = &[
     },
     Known {
         why: "An action set is done after `check_pkt_larger`. OVS does it for larger packets and then, \
-              at the end, again.",
-        meets: |c| {
-            c.text.contains("write_actions")
-                && any(c.actions, &|a| matches!(a, Action::CheckLen { .. }))
-        },
+              at the end, again, even if it was cleared.",
+        meets: |c| c.text.contains("write_actions") && c.text.contains("check_pkt_larger"),
         flows: &[
             "table=0,actions=resubmit(,1),check_pkt_larger(14)->NXM_NX_REG0[0]",
             "table=1,actions=write_actions(output:2)",
@@ -351,6 +356,99 @@ pub const KNOWN: &[Known] = &[
         packet: "0200000000020200000000018100000a8100000b12340000",
         theirs: "02000000000202000000000112340000",
         ours: "0200000000020200000000018100000b12340000",
+    },
+    Known {
+        why: "All parts of a conjunction match and no flow has its id, or one of low priority. The search for \
+              that flow is to ignore parts of conjunctions (ovs-fields(7)); OVS also passes over flows of lower \
+              priority that have the match of a part, and so takes one of still lower priority.",
+        meets: |c| c.overlooked,
+        flows: &[
+            "priority=9,ip,nw_src=10.0.0.1,actions=conjunction(1,1/2)",
+            "priority=9,ip,nw_dst=10.0.0.2,actions=conjunction(1,2/2)",
+            "priority=5,ip,nw_src=10.0.0.1,actions=output:2",
+            "priority=1,actions=set_field:02:00:00:00:00:03->eth_dst,output:2",
+        ],
+        packet: "020000000002020000000001080045000014000000004006\
+                 66e10a0000010a000002",
+        theirs: "020000000003020000000001080045000014000000004006\
+                 66e10a0000010a000002",
+        ours: "020000000002020000000001080045000014000000004006\
+               66e10a0000010a000002",
+    },
+    Known {
+        why: "The operation of an ARP packet is set to 255. OVS writes 65535: it has one function for values \
+              and masks, and 255 is how a mask of all 16 bits begins.",
+        meets: |c| {
+            let all = |a: &Action| match a {
+                Action::Set(r) => r.mask.bits().nw_proto != 0 && r.value.nw_proto == 0xff,
+                _ => false,
+            };
+            [ether_type::ARP, ether_type::RARP].contains(&c.key.dl_type.get())
+                && any(c.actions, &all)
+        },
+        flows: &["arp,actions=set_field:255->arp_op,output:2"],
+        packet: "ffffffffffff0200000000010806\
+                 00010800060400020200000000010a0000010200000000020a000002",
+        theirs: "ffffffffffff0200000000010806\
+                 000108000604ffff0200000000010a0000010200000000020a000002",
+        ours: "ffffffffffff0200000000010806\
+               00010800060400ff0200000000010a0000010200000000020a000002",
+    },
+    Known {
+        why: "The last label is taken off, the EtherType stays that of MPLS, and a label is set. That is then \
+              what was behind the last one. OVS counts labels by their bits and sees one before and one \
+              after, so it changes the one that was to be gone; or none, if what is set is 0.",
+        meets: |c| {
+            let labels = c.key.mpls_lse.iter().position(|l| l.get() & 0x100 != 0).map(|i| i + 1);
+            labels.is_some_and(|n| sets_behind_labels(c.actions, n))
+        },
+        flows: &["mpls,actions=pop_mpls:0x8847,set_mpls_ttl(5),output:2"],
+        packet: "020000000002020000000001884700011140aabbccdd",
+        theirs: "020000000002020000000001884700000005aabbccdd",
+        ours: "0200000000020200000000018847aabbcc05",
+    },
+    Known {
+        why: "A field of neighbour discovery is set to 0 that is read as 0 and is something else: the type of \
+              options none of which is a link-layer address; the target and the addresses if an option is \
+              there twice, which makes them void. They are read so in both and can be written; OVS leaves \
+              them, because they are 0 already.",
+        meets: |c| {
+            let layers = locate(c.frame, c.frame.len()).0;
+            let options = is_discovery(c.key) && layers.end > layers.transport + 24;
+            options && any(c.actions, &|a| matches!(a, Action::Set(r) if zeroes_unread(r, c.key)))
+        },
+        flows: &["icmp6,icmpv6_type=136,actions=set_field:0->nd_options_type,output:2"],
+        packet: "02000000000202000000000186dd6000000000203aff\
+                 fe800000000000000000000000000001fe800000000000000000000000000002\
+                 880000000000000020010db80000000000000000000000010501020000000001",
+        theirs: "02000000000202000000000186dd6000000000203aff\
+                 fe800000000000000000000000000001fe800000000000000000000000000002\
+                 880000000000000020010db80000000000000000000000010501020000000001",
+        ours: "02000000000202000000000186dd6000000000203aff\
+               fe800000000000000000000000000001fe800000000000000000000000000002\
+               880005000000000020010db80000000000000000000000010001020000000001",
+    },
+    Known {
+        why: "The type of options is set in a packet of neighbour discovery without options that has padding \
+              behind it. OVS writes into the padding.",
+        meets: |c| {
+            let layers = locate(c.frame, c.frame.len()).0;
+            let kind = |m: &FlowKey| m.tcp_flags.get() & 0xff != 0;
+            is_discovery(c.key)
+                && layers.end == layers.transport + 24
+                && c.frame.len() > layers.end
+                && any(c.actions, &|a| matches!(a, Action::Set(r) if kind(r.mask.bits())))
+        },
+        flows: &["icmp6,icmpv6_type=136,actions=set_field:2->nd_options_type,output:2"],
+        packet: "02000000000202000000000186dd6000000000183aff\
+                 fe800000000000000000000000000001fe800000000000000000000000000002\
+                 88004cee0000000020010db8000000000000000000000001000000000000",
+        theirs: "02000000000202000000000186dd6000000000183aff\
+                 fe800000000000000000000000000001fe800000000000000000000000000002\
+                 88004cee0000000020010db8000000000000000000000001020000000000",
+        ours: "02000000000202000000000186dd6000000000183aff\
+               fe800000000000000000000000000001fe800000000000000000000000000002\
+               88004cee0000000020010db8000000000000000000000001000000000000",
     },
 ];
 
@@ -385,6 +483,45 @@ fn nested(action: &Action) -> Vec<&[Action]> {
         Action::CheckLen { greater, less_equal, .. } => vec![greater, less_equal],
         _ => Vec::new(),
     }
+}
+
+/// True if a label is set when all `labels` of the packet are gone.
+fn sets_behind_labels(actions: &[Action], mut labels: usize) -> bool {
+    actions.iter().any(|a| {
+        match a {
+            Action::PopMpls { .. } => labels = labels.saturating_sub(1),
+            Action::PushMpls { .. } => labels += 1,
+            _ => {}
+        }
+        let sets = matches!(a, Action::Set(r) if r.mask.bits().mpls_lse[0].get() != 0);
+        labels == 0 && sets || nested(a).iter().any(|inner| sets_behind_labels(inner, labels))
+    })
+}
+
+/// True for neighbour solicitations and advertisements.
+fn is_discovery(key: &FlowKey) -> bool {
+    let icmp6 = key.dl_type.get() == ether_type::IPV6 && key.nw_proto == ip_proto::ICMPV6;
+    icmp6 && matches!(key.tp_src.get(), 135 | 136)
+}
+
+/// True if a field of neighbour discovery is set to 0 that the key does not have, though the packet
+/// has options: their type if that is not read, else what is void.
+fn zeroes_unread(rewrite: &Rewrite, key: &FlowKey) -> bool {
+    let zeroes = |bits: fn(&FlowKey) -> u128| {
+        let mask = bits(rewrite.mask.bits());
+        mask != 0 && bits(&rewrite.value) & mask == 0
+    };
+    if key.tcp_flags.get() == 0 {
+        return zeroes(|k| (k.tcp_flags.get() & 0xff).into());
+    }
+    let void = [key.arp_sha, key.arp_tha] == [flow::Mac::default(); 2];
+    void && (zeroes(|k| u128::from_be_bytes(k.nd_target))
+        || zeroes(|k| number(k.arp_sha))
+        || zeroes(|k| number(k.arp_tha)))
+}
+
+fn number(address: flow::Mac) -> u128 {
+    address.0.iter().fold(0, |n, b| n << 8 | u128::from(*b))
 }
 
 /// True if the options of a neighbour solicitation or advertisement end where the packet does.

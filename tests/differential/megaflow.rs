@@ -30,7 +30,9 @@ pub fn theirs(trace: &str, tags: usize) -> Option<Answer> {
         // The EtherTypes of a megaflow, which are always whole, say where the tags end.
         tag.tci = if i < tags { TAG_PRESENT } else { u16::MAX }.into();
     }
-    for word in line("Megaflow: ")?.split(',') {
+    let words = line("Megaflow: ")?;
+    let later = words.contains("nw_frag=later");
+    for word in words.split(',') {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
@@ -40,6 +42,8 @@ pub fn theirs(trace: &str, tags: usize) -> Option<Answer> {
             // What every megaflow has, and what is none of the packet's.
             "recirc_id" | "eth" | "skb_priority" | "in_port" | "pkt_mark" => {}
             n if n.starts_with("ct_") || n.starts_with("tun_") => {}
+            // What a later fragment has none of: no flow may match both.
+            n if later && is_transport(n) => {}
             "vlan_tci1" | "dl_vlan1" | "dl_vlan_pcp1" => inner.vlan[1].tci = u16::MAX.into(),
             "mpls_lse1" => inner.mpls_lse[1] = u32::MAX.into(),
             "mpls_lse2" => inner.mpls_lse[2] = u32::MAX.into(),
@@ -52,6 +56,12 @@ pub fn theirs(trace: &str, tags: usize) -> Option<Answer> {
     let built = builder.finish().unwrap_or_else(|e| panic!("{e}\n{trace}"));
     more.add(&built.mask);
     Some(Answer { mask: more.megaflow(), actions: line("Datapath actions: ")?.to_owned() })
+}
+
+/// True for ports and flags of TCP and its like.
+fn is_transport(name: &str) -> bool {
+    let (layer, field) = name.split_once('_').unwrap_or_default();
+    matches!(layer, "tp" | "tcp" | "udp" | "sctp") && matches!(field, "src" | "dst" | "flags")
 }
 
 /// A field that flows can only match whole, with a mask.
@@ -121,7 +131,8 @@ pub fn excess(ours: &FlowKey, theirs: &FlowKey) -> Vec<String> {
 /// The steps of datapath actions that decide what goes where: without `set`, of which OVS has more or
 /// less than this switch where the packet has the value already, and without steps at the end that
 /// nobody sees the outcome of. Outputs next to each other are sorted: OVS floods in the order of a hash
-/// table.
+/// table. So are changes of tags and pushed labels: labels go behind tags whichever is first, and the
+/// EtherType is that of the last label.
 pub fn steps(actions: &str) -> String {
     let mut steps: Vec<String> = Vec::new();
     for next in split(actions).into_iter().filter_map(step) {
@@ -130,11 +141,26 @@ pub fn steps(actions: &str) -> String {
             _ => steps.push(next),
         }
     }
-    while steps.last().is_some_and(|s| !is_seen(s)) {
-        steps.pop();
+    while let Some(last) = steps.pop() {
+        // A copy for the last time may be the packet itself.
+        match last.strip_prefix("clone(").and_then(|inner| inner.strip_suffix(')')) {
+            Some(inner) => steps.extend(split(inner).into_iter().map(str::to_owned)),
+            None if is_seen(&last) => {
+                steps.push(last);
+                break;
+            }
+            None => {}
+        }
     }
     for run in steps.chunk_by_mut(|a, b| is_output(a) && is_output(b)) {
         run.sort_unstable();
+    }
+    for run in steps.chunk_by_mut(|a, b| is_stacking(a) && is_stacking(b)) {
+        // The tags, then the labels, each in their order.
+        run.sort_by_key(|step| is_label(step));
+        for step in run.split_last_mut().into_iter().flat_map(|(_, before)| before) {
+            step.truncate(step.find(",eth_type").unwrap_or(step.len()));
+        }
     }
     if steps.is_empty() { "drop".to_owned() } else { steps.join(",") }
 }
@@ -164,6 +190,14 @@ fn step(text: &str) -> Option<String> {
 
 fn is_output(step: &str) -> bool {
     step.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn is_label(step: &str) -> bool {
+    step.starts_with("push_mpls")
+}
+
+fn is_stacking(step: &str) -> bool {
+    ["push_vlan", "pop_vlan"].contains(&step) || is_label(step)
 }
 
 fn is_seen(step: &str) -> bool {

@@ -1,5 +1,6 @@
 //! This switch in this process: the pipeline and the datapath, with ports that are lists of frames.
 
+use crate::conjunctions;
 use crate::known::Case;
 use crate::megaflow::Answer;
 use crate::scenario::{DOWN, Input, METER, Observed, Outputs, PORTS, Scenario};
@@ -13,6 +14,7 @@ use pmd::{Clock, Revalidator};
 use port::{Counters, Port};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tables::Rule;
 
 const BRIDGE: &str = "br0";
 /// The time at which everything happens.
@@ -192,7 +194,12 @@ impl Ours {
         let comes_back = actions.iter().any(|a| matches!(a, Action::Recirc(_)));
         let mut text = if comes_back { scenario.text() } else { String::new() };
         add_actions(&noted.notes, &mut text);
-        crate::known::meets(&Case { frame: &input.frame, key: &key, actions, text: &text })
+        let tables = self.pipeline.tables(BRIDGE).ok();
+        let rules: Vec<_> = tables.iter().flat_map(|t| t.rules()).cloned().collect();
+        let mut overlooked = conjunctions::overlooked(&rules);
+        let overlooked = overlooked.any(|r| comes_back || is_found(&noted.notes, r));
+        let (frame, error) = (&input.frame, noted.error);
+        crate::known::meets(&Case { frame, key: &key, actions, text: &text, error, overlooked })
     }
 
     /// Sends the packets in bursts, port by port. The outputs are those of all packets together.
@@ -331,6 +338,14 @@ fn add_actions(notes: &[Note], text: &mut String) {
         }
         add_actions(&note.notes, text);
     }
+}
+
+/// True if a flow, which has a cookie of its own, is noted to be found.
+fn is_found(notes: &[Note], rule: &Rule) -> bool {
+    let cookie = format!(", cookie {:#x}", rule.cookie);
+    notes
+        .iter()
+        .any(|n| n.kind == NoteKind::Table && n.text.ends_with(&cookie) || is_found(&n.notes, rule))
 }
 
 fn flow(text: &str, command: Command) -> Result<FlowMod, String> {

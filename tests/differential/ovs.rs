@@ -69,7 +69,10 @@ impl Ovs {
         server.wait_path(&at("db.sock"), PATIENCE)?;
         let vsctl = |arguments: &str| {
             let mut c = Command::new("ovs-vsctl");
-            c.arg(format!("--db={db}")).arg("--timeout=30").args(arguments.split_whitespace());
+            // The socket is there some time before it is listened to.
+            c.arg(format!("--db={db}"))
+                .args(["--retry", "--timeout=30"])
+                .args(arguments.split_whitespace());
             process::output(&mut c)
         };
         // Two tags are read here; OVS reads one unless told otherwise.

@@ -70,10 +70,21 @@ pub struct Observed {
 
 impl Scenario {
     /// True if OVS is to forget its megaflows after each packet: because packets change the tables, or
-    /// because a part of a label is set, when the megaflow of one packet gives others its TTL and class.
+    /// because a part of a label is set, when the megaflow of one packet gives others its TTL and class,
+    /// or because a tag is taken off and the same put on again, when it leaves others their TPID.
     pub fn alone(&self) -> bool {
         let labels = ["->mpls_", "_MPLS_", "set_mpls", "dec_mpls"];
-        self.stateful || labels.iter().any(|l| self.text().contains(l))
+        let text = self.text();
+        let has = |words: &[&str]| words.iter().any(|w| text.contains(w));
+        self.stateful || has(&labels) || has(&["strip_vlan", "pop_vlan"]) && self.has_service_tags()
+    }
+
+    /// True if packets have tags of IEEE 802.1ad.
+    fn has_service_tags(&self) -> bool {
+        self.inputs.iter().any(|i| {
+            let types = i.frame.get(12..).unwrap_or_default().chunks_exact(4);
+            types.take(crate::known::tags(&i.frame)).any(|t| t[..2] == [0x88, 0xa8])
+        })
     }
 
     /// Groups, flows and changes.

@@ -4,6 +4,7 @@
 //! and transport fields, MPLS labels otherwise, VLAN tags, queue, mark.
 
 use crate::headers::{Headers, is_ip, is_mpls, is_tag, words_mut};
+use crate::tagging::BOTTOM;
 use crate::tags::Tags;
 use flow::{Action, FlowKey, FlowMask, Mac, Rewrite, Vlan, WORDS, ether_type};
 use std::mem::offset_of;
@@ -214,6 +215,9 @@ fn labels(h: &mut Headers, out: &mut Vec<Action>) {
         h.base.mpls.pop();
         h.base.key.dl_type = U16::new(ethertype);
     }
+    if pop == 0 && push == 0 && h.base.key.dl_type != dl_type {
+        ethertype(dl_type.get(), out);
+    }
     let push = usize::from(push);
     first_label(h, push, out);
     for i in (0..push).rev() {
@@ -227,6 +231,12 @@ fn labels(h: &mut Headers, out: &mut Vec<Action>) {
     (h.base.mpls, h.base.key.mpls_lse) = (to, is);
     h.base.known.mpls_lse = h.now.known.mpls_lse;
     h.base.key.dl_type = dl_type;
+}
+
+/// Gives the packet another EtherType, which the datapath does where it takes a label off.
+fn ethertype(ethertype: u16, out: &mut Vec<Action>) {
+    out.push(Action::PushMpls { ethertype: ether_type::MPLS, lse: U32::new(BOTTOM) });
+    out.push(Action::PopMpls { ethertype });
 }
 
 /// Gives the first label of the datapath's packet, which will be at position `at`, its value.

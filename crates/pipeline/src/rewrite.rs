@@ -67,10 +67,20 @@ impl Walk<'_> {
                 if let Some((field, value, mask)) = self.whole_field(other)
                     && self.h.has(field)
                 {
-                    self.h.write(field, value, mask);
+                    self.write(field, value, mask);
                 }
             }
         }
+    }
+
+    /// Writes a field that the packet has.
+    fn write(&mut self, field: &'static Field, value: u128, mask: u128) {
+        // These say which fields there are. What was written to the old ones comes first, while the
+        // datapath's packet has them.
+        if [fld::ICMPV6_TYPE, fld::ICMPV6_CODE].contains(&field) {
+            self.commit();
+        }
+        self.h.write(field, value, mask);
     }
 
     /// The field that an older action with a name of its own writes.
@@ -106,7 +116,7 @@ impl Walk<'_> {
 
     fn set_field(&mut self, field: &'static Field, value: u128, mask: u128) {
         match self.h.has(field) {
-            true => self.h.write(field, value, mask),
+            true => self.write(field, value, mask),
             false => {
                 let text = || format!("unmet prerequisites for {}, set_field ignored", field.name);
                 self.note(NoteKind::Warn, text);
@@ -119,7 +129,7 @@ impl Walk<'_> {
         if !self.h.has(dst.field) {
             return;
         }
-        self.h.write(dst.field, value << dst.first, dst.mask());
+        self.write(dst.field, value << dst.first, dst.mask());
         let key = &self.h.now.key;
         if let Some(notes) = &mut self.notes {
             let now = dst.field.format(dst.get(key) << dst.first, dst.mask(), &());

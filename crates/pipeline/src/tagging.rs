@@ -6,7 +6,7 @@ use openflow::Field;
 use zerocopy::big_endian::{U16, U32};
 
 /// "Bottom of stack" of an MPLS label (RFC 3032).
-const BOTTOM: u32 = 0x100;
+pub(crate) const BOTTOM: u32 = 0x100;
 /// TTL of an MPLS label that is put on a packet without one (OVS).
 const MPLS_TTL: u8 = 64;
 /// Label "IPv6 explicit null" (RFC 3032, 2.1).

@@ -94,6 +94,11 @@ const CASES: &[Case] = &[
         &[ND],
     ),
     flows(
+        "icmp6,icmpv6_type=135,icmpv6_code=0 actions=set_field:fe80::3->nd_target,\
+         set_field:128->icmpv6_type,2,set_field:1->icmpv6_code,3",
+        &[ND],
+    ),
+    flows(
         "arp actions=set_field:2->arp_op,move:arp_sha->arp_tha,move:arp_spa->arp_tpa,\
          load:0x020000000009->arp_sha,set_field:10.0.0.9->arp_spa,move:eth_src->eth_dst,\
          set_field:02:00:00:00:00:09->eth_src,in_port",

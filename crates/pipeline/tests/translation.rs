@@ -415,6 +415,44 @@ fn writing_is_not_looking() {
     }
 }
 
+/// Labels that are pushed and popped again leave an EtherType behind.
+#[test]
+fn a_label_that_comes_and_goes_changes_the_ethertype() {
+    let p = switch(3);
+    let (other, label) = ("in_port=1,dl_type=0x1234", "in_port=1,mpls,mpls_label=4,mpls_bos=1");
+    let push = "push_mpls(label=0,tc=0,ttl=0,bos=1,eth_type=0x8847)";
+    for (actions, packet, expected) in [
+        ("push_mpls:0x8847,pop_mpls:0x0800,2", other, "pop_mpls(eth_type=0x800),2"),
+        ("push_mpls:0x8848,pop_mpls:0x8848,2", label, "pop_mpls(eth_type=0x8848),2"),
+    ] {
+        set_flows(&p, &format!("actions={actions}"));
+        let t = p.translate(&key(packet));
+        let done = flow::odp::format_actions(&t.actions, &flow::odp::number);
+        assert_eq!(done, format!("{push},{expected}"), "{actions}");
+    }
+    set_flows(&p, "actions=push_mpls:0x8847,pop_mpls:0x1234,2");
+    assert_eq!(p.translate(&key(other)).actions, [Action::Output(DpPort(2))], "the same again");
+}
+
+/// What a solicitation was given is written before it is something else.
+#[test]
+fn neighbour_discovery_ends_with_its_type() {
+    let p = switch(3);
+    let solicitation = key("icmp6,in_port=1,icmpv6_type=135,icmpv6_code=0,nd_target=fe80::2");
+    let target = "icmp6,icmpv6_type=135,icmpv6_code=0,actions=set_field:fe80::9->nd_target";
+    for (then, actions) in [
+        ("set_field:128->icmpv6_type,2", "set(nd(target=fe80::9)),set(icmpv6(type=128)),2"),
+        ("load:1->icmpv6_code[],2", "set(nd(target=fe80::9)),set(icmpv6(code=1)),2"),
+        ("move:reg0[0..7]->icmpv6_type[],2", "set(nd(target=fe80::9)),set(icmpv6(type=0)),2"),
+        ("2", "set(nd(target=fe80::9)),2"),
+    ] {
+        set_flows(&p, &format!("{target},{then}"));
+        let t = p.translate(&solicitation);
+        let done = flow::odp::format_actions(&t.actions, &flow::odp::number);
+        assert_eq!(done, actions, "{then}");
+    }
+}
+
 /// Two tags: OVS, told to read two, does the same but for `push_vlan`, where it loses the inner one.
 #[test]
 fn two_tags() {

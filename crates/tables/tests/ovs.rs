@@ -513,7 +513,7 @@ fn meters(pair: &mut Pair) {
 }
 
 /// Tables whose megaflows depend on how they are searched, and packets for them.
-const SEARCHED: [(&str, &[&str], &[&str]); 6] = [
+const SEARCHED: [(&str, &[&str], &[&str]); 7] = [
     (
         "prefixes",
         &[
@@ -633,6 +633,19 @@ const SEARCHED: [(&str, &[&str], &[&str]); 6] = [
             "udp,nw_src=10.0.0.1,nw_dst=10.0.0.2",
             "icmp,nw_src=10.0.0.1,nw_dst=10.0.0.2",
             "icmp,nw_src=10.0.0.1,nw_dst=11.0.0.2",
+        ],
+    ),
+    (
+        "a conjunction that no flow answers for",
+        &[
+            "priority=9,ip,nw_src=10.0.0.0/8 conjunction(1,1/2)",
+            "priority=9,ip,nw_dst=10.0.0.0/8 conjunction(1,2/2)",
+            "priority=5,ip,nw_src=10.0.0.0/8",
+        ],
+        &[
+            "ip,nw_src=10.0.0.1,nw_dst=10.0.0.2",
+            "ip,nw_src=10.0.0.1,nw_dst=11.0.0.2",
+            "ip,nw_src=11.0.0.1,nw_dst=10.0.0.2",
         ],
     ),
 ];

@@ -198,3 +198,24 @@ fn configured_prefixes_decide_what_is_followed() {
     t.set_table_config(0, prefixes(vec![openflow::field("nw_dst").expect("known")]));
     assert_eq!(bits(&t), 1);
 }
+
+/// ovs-fields(7): if the search for a conjunction's id finds no flow of its own, the others have their turn
+/// by priority. That one has the same match as a part of the conjunction takes nothing from it, as it does
+/// in OVS 3.1, which takes flow 4 here.
+#[test]
+fn a_conjunction_without_a_flow_hides_no_other() {
+    let mut t = Tables::new();
+    add(&mut t, "cookie=1,priority=9,ip,nw_src=10.0.0.1,actions=conjunction(1,1/2)", 0);
+    add(&mut t, "cookie=2,priority=9,ip,nw_dst=10.0.0.2,actions=conjunction(1,2/2)", 0);
+    add(&mut t, "cookie=3,priority=5,ip,nw_src=10.0.0.1,actions=2", 0);
+    add(&mut t, "cookie=4,priority=1,actions=3", 0);
+    let key =
+        openflow::parse_match("ip,nw_src=10.0.0.1,nw_dst=10.0.0.2", &()).expect("a match").value;
+    let found = |t: &Tables| t.lookup(0, &key, &mut FullMask::default()).map(|r| r.cookie);
+    assert_eq!(found(&t), Some(3));
+    // A flow for the id competes by its priority like any other.
+    add(&mut t, "cookie=5,priority=4,conj_id=1,actions=4", 0);
+    assert_eq!(found(&t), Some(3));
+    add(&mut t, "cookie=6,priority=6,conj_id=1,actions=4", 0);
+    assert_eq!(found(&t), Some(6));
+}
