@@ -66,7 +66,7 @@ pub fn stages(results: &Results) -> String {
 
 /// p50, p99 and p99.9 of each system against offered load.
 pub fn latency(outcome: &latency::Outcome) -> String {
-    let hollow = Place::of(outcome.round_trip_cycles) == Place::Far;
+    let hollow = outcome.place == Place::Far;
     let systems: Vec<Kind> =
         outcome.points.iter().map(|p| p.system).fold(Vec::new(), |mut all, system| {
             if !all.contains(&system) {
