@@ -98,6 +98,7 @@ const STAGES: &[Stage] = &[
         "kill and restart",
         &["test", "-p", "lab", "--test", "restart", "--", "--test-threads=1"],
     ),
+    lab_stage("every bench scenario for a moment", &["xtask", "bench", "--smoke"]),
 ];
 
 const fn lab_stage(name: &'static str, cargo: &'static [&'static str]) -> Stage {

@@ -13,7 +13,7 @@ use super::pacing::{Order, Pacer, Run};
 use super::scenario::{Pace, Scenario};
 use super::statistics::{Median, median};
 use super::system::{Kind, System};
-use super::{canary, print, setup};
+use super::{NO_ROUND, canary, print, setup};
 
 /// Offered loads, as shares of what the reference forwards at most.
 const SHARES: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
@@ -27,8 +27,14 @@ const DRAIN: Duration = Duration::from_millis(20);
 /// Windows are this much shorter than those of a rate: a moment in which the host takes a core spoils p99 of one whole.
 const SHORTER: u32 = 3;
 
-/// A window counts only if the load never looked away for longer: 1 % of a window would be its p99.
-const STILL_LIMIT: Duration = Duration::from_micros(300);
+/// A window counts only if fewer of its frames than this share are spoiled.
+const SPOILED_LIMIT: f64 = 0.3;
+
+/// A window counts only if the switch's thread waited for its core less than this share of it: 1 % would be p99.
+const WAITED_LIMIT: f64 = 0.005;
+
+/// Runs whose median is the reference's highest rate.
+const REFERENCE_RUNS: usize = 5;
 
 /// Windows taken again, for each one wanted.
 const RETRIES: usize = 4;
@@ -56,8 +62,8 @@ pub struct Window {
     pub longest_us: f64,
     /// Cycles of a cache line's round trip between the cores just before.
     pub round_trip_cycles: f64,
-    /// The longest time the load did not look at the clock, in milliseconds.
-    pub longest_gap_ms: f64,
+    /// Frames that came and do not count, as something else had the load's core when they were due.
+    pub spoiled: u64,
     /// Share of the window in which something else had the switch's core.
     pub switch_waited: f64,
     /// Whether it counts.
@@ -92,14 +98,14 @@ pub struct Outcome {
     pub scenario: Scenario,
     /// Whose highest rate the offered loads are shares of.
     pub reference: Kind,
-    /// That rate, one way, in frames a second.
+    /// That rate, one way, in frames a second, with the cores where most windows were.
     pub reference_pps: f64,
+    /// Where that was.
+    pub place: Place,
     /// For each system and load.
     pub points: Vec<Point>,
     /// p99 at half load of the first system for each of the second, window by window.
     pub half_load_p99_ratio: Option<Median>,
-    /// Where the cores were: median cycles of a cache line's round trip.
-    pub round_trip_cycles: f64,
     /// All windows.
     pub windows: Vec<Window>,
 }
@@ -119,28 +125,33 @@ pub fn run(systems: &mut [System], scenario: &Scenario, plan: &Plan) -> Result<O
         drivers.push(setup::prepare(system, scenario)?.busy);
     }
     let pacer = Pacer::start(drivers, scenario.frame_bytes.into());
-    let mut sweep = Sweep { systems: part, pacer, scenario, plan, windows: Vec::new() };
-    let (reference, reference_pps) = sweep.reference()?;
-    println!("  {reference} forwards {:.3} Mpps one way at most", reference_pps / 1e6);
+    let at = part.iter().position(|s| s.kind() == Kind::OvsDpdk).unwrap_or(0);
+    let reference = part[at].kind();
+    let (references, windows) = (Vec::new(), Vec::new());
+    let mut sweep =
+        Sweep { systems: part, pacer, scenario, plan, reference: at, references, windows };
     let shares: &[f64] = if plan.lenient { &SMOKE_SHARES } else { &SHARES };
     for &share in shares {
-        sweep.measure(share, reference_pps)?;
+        sweep.measure(share)?;
     }
-    let Sweep { systems, pacer, windows, .. } = sweep;
+    let Sweep { systems, pacer, windows, references, .. } = sweep;
     drop(pacer);
     let kinds: Vec<Kind> = systems.iter().map(|s| s.kind()).collect();
     for system in systems {
         setup::finish(system)?;
     }
-    let points = shares.iter().flat_map(|&share| points(&kinds, share, &windows)).collect();
+    let counting = windows.iter().filter(|w| w.counts);
+    let trip = median(counting.map(|w| w.round_trip_cycles).collect()).context(NO_ROUND)?;
+    let place = Place::of(trip);
+    let points = shares.iter().flat_map(|&share| points(&kinds, share, place, &windows)).collect();
+    let reference_pps = references.iter().find(|(p, _)| *p == place).map_or(0.0, |r| r.1);
     Ok(Outcome {
         scenario: *scenario,
         reference,
         reference_pps,
+        place,
         points,
         half_load_p99_ratio: half_load_ratio(&kinds, &windows),
-        round_trip_cycles: median(windows.iter().map(|w| w.round_trip_cycles).collect())
-            .context("no window")?,
         windows,
     })
 }
@@ -150,22 +161,34 @@ struct Sweep<'a> {
     pacer: Pacer,
     scenario: &'a Scenario,
     plan: &'a Plan,
+    /// The system whose highest rate is the measure, by number.
+    reference: usize,
+    /// That rate by where the cores are, as soon as it is known.
+    references: Vec<(Place, f64)>,
     windows: Vec<Window>,
 }
 
 impl Sweep<'_> {
-    /// The system whose highest rate is the measure, OVS-DPDK if it is there, and that rate.
-    fn reference(&mut self) -> Result<(Kind, f64)> {
-        let at = self.systems.iter().position(|s| s.kind() == Kind::OvsDpdk).unwrap_or(0);
-        let mut rates = Vec::new();
-        for _ in 0..3 {
-            let (run, _) = self.drive(at, f64::INFINITY, 1)?;
-            rates.push(run.received as f64 / run.seconds);
+    /// The highest rate of the reference with the cores at `place`, one way.
+    fn reference_pps(&mut self, place: Place) -> Result<f64> {
+        if let Some((_, pps)) = self.references.iter().find(|(p, _)| *p == place) {
+            return Ok(*pps);
         }
-        let kind = self.systems[at].kind();
+        let mut rates = Vec::new();
+        for _ in 0..REFERENCE_RUNS {
+            let (run, _) = self.drive(self.reference, f64::INFINITY, 1)?;
+            // The host may move a core at any moment.
+            if Place::of(canary::round_trip_cycles()?) == place || self.plan.lenient {
+                rates.push(run.received as f64 / run.seconds);
+            }
+        }
+        ensure!(!rates.is_empty(), "the host keeps moving the cores");
+        let kind = self.systems[self.reference].kind();
         let pps = median(rates).unwrap_or_default();
         ensure!(pps > 0.0, "{}: {kind} forwards nothing", self.scenario.name);
-        Ok((kind, pps))
+        println!("  {kind} forwards {:.3} Mpps one way at most, cores {place}", pps / 1e6);
+        self.references.push((place, pps));
+        Ok(pps)
     }
 
     /// A run of one system, and the share of it in which something else had the switch's core.
@@ -189,12 +212,12 @@ impl Sweep<'_> {
         Ok((run?, waited / order.count.as_secs_f64()))
     }
 
-    fn measure(&mut self, share: f64, reference_pps: f64) -> Result<()> {
+    fn measure(&mut self, share: f64) -> Result<()> {
         for round in 0..self.plan.rounds {
             for step in 0..self.systems.len() {
                 let at = (step + round) % self.systems.len();
                 for _ in 0..RETRIES {
-                    let window = self.window(at, share, reference_pps)?;
+                    let window = self.window(at, share)?;
                     let counts = window.counts;
                     self.windows.push(window);
                     if counts {
@@ -204,21 +227,23 @@ impl Sweep<'_> {
             }
         }
         let kinds: Vec<Kind> = self.systems.iter().map(|s| s.kind()).collect();
-        points(&kinds, share, &self.windows).iter().for_each(print::point);
+        for place in [Place::Near, Place::Far] {
+            points(&kinds, share, place, &self.windows).iter().for_each(print::point);
+        }
         Ok(())
     }
 
-    fn window(&mut self, at: usize, share: f64, reference_pps: f64) -> Result<Window> {
+    fn window(&mut self, at: usize, share: f64) -> Result<Window> {
         let Pace::Paced { burst } = self.scenario.pace else {
             anyhow::bail!("{} is not paced", self.scenario.name);
         };
         let round_trip_cycles = canary::round_trip_cycles()?;
-        let offered_pps = share * reference_pps;
+        let offered_pps = share * self.reference_pps(Place::of(round_trip_cycles))?;
         let (run, switch_waited) = self.drive(at, offered_pps, burst)?;
         let system = self.systems[at].kind();
         ensure!(run.received > 0, "{}: {system} forwards nothing", self.scenario.name);
         let us = |cycles: u64| cycles as f64 / run.hertz * 1e6;
-        let still = run.longest_gap <= STILL_LIMIT;
+        let whole = run.spoiled as f64 <= SPOILED_LIMIT * run.due as f64;
         Ok(Window {
             system,
             share,
@@ -230,17 +255,18 @@ impl Sweep<'_> {
             p999_us: us(run.latency.quantile(0.999)),
             longest_us: us(run.latency.largest()),
             round_trip_cycles,
-            longest_gap_ms: run.longest_gap.as_secs_f64() * 1e3,
+            spoiled: run.spoiled,
             switch_waited,
-            counts: self.plan.lenient || still && switch_waited < 0.03,
+            counts: self.plan.lenient || whole && switch_waited < WAITED_LIMIT,
         })
     }
 }
 
-/// Each system at one load.
-fn points(kinds: &[Kind], share: f64, windows: &[Window]) -> Vec<Point> {
+/// Each system at one load, with the cores at `place`.
+fn points(kinds: &[Kind], share: f64, place: Place, windows: &[Window]) -> Vec<Point> {
     let point = |&system: &Kind| {
-        let of = |w: &&Window| w.system == system && w.share == share && w.counts;
+        let there = |w: &Window| Place::of(w.round_trip_cycles) == place && w.counts;
+        let of = |w: &&Window| w.system == system && w.share == share && there(w);
         let windows: Vec<&Window> = windows.iter().filter(of).collect();
         let middle = |get: fn(&Window) -> f64| median(windows.iter().map(|w| get(w)).collect());
         let due: u64 = windows.iter().map(|w| w.due).sum();

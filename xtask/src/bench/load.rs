@@ -18,15 +18,20 @@ const WARM: u8 = 0;
 const COUNT: u8 = 1;
 const END: u8 = 2;
 
+/// Writes the frame with this number that guest 0 or 1 sends.
+pub type WriteFrame = dyn Fn(u8, u16, &mut Vec<u8>) + Send + Sync;
+
 /// What the guests send.
 #[derive(Clone)]
 pub struct Sending {
     /// Frames of one queue in flight or waiting.
     pub depth: u16,
-    /// Writes the frame with this number that guest 0 or 1 sends.
-    pub frame: Arc<dyn Fn(u8, u16, &mut Vec<u8>) + Send + Sync>,
+    /// Its frames.
+    pub frame: Arc<WriteFrame>,
     /// How frames change as they are sent again.
     pub stamp: Option<Stamp>,
+    /// Whether what is received is looked at.
+    pub reading: bool,
     /// Whether guest 1 sends too.
     pub both_ways: bool,
 }
@@ -147,6 +152,9 @@ fn saturators<'a>(drivers: &'a mut [Driver; 2], sending: &Sending) -> Result<Vec
             let mut saturator = pair.saturate(depth, |n, out| (sending.frame)(guest, n, out))?;
             if let Some(stamp) = &sending.stamp {
                 saturator.stamp(stamp.clone())?;
+            }
+            if sending.reading {
+                saturator.read_frames();
             }
             all.push(saturator);
         }

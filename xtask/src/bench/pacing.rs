@@ -1,6 +1,8 @@
 //! The paced load: one thread that sends frames at a given rate to one guest's port and receives them at the other's.
 //!
-//! Each frame carries the time at which it was due, so a frame that had to wait, for the switch or for this thread, is late by all of it.
+//! Each frame carries the time at which it was due, so a frame that had to wait for the switch is late by all of it. Only what this
+//! thread itself was kept from (something else had its core) says nothing about the switch: frames due then, or while it catches up, are
+//! *spoiled* and counted apart.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -23,6 +25,12 @@ const SEND_AT_ONCE: u16 = 32;
 
 /// Frames that wait for the switch at most; later ones wait for room.
 const DEPTH: u16 = 1000;
+
+/// Not to have looked at the clock for so long means that something else had the core.
+const AWAY: Duration = Duration::from_micros(50);
+
+/// Frames due so long before this thread was kept away may have come meanwhile.
+const UNDER_WAY: Duration = Duration::from_micros(200);
 
 /// Cycles of this duration are measured to know how many a second has.
 const CALIBRATION: Duration = Duration::from_millis(20);
@@ -51,14 +59,14 @@ pub struct Run {
     pub due: u64,
     /// Frames of them that came.
     pub received: u64,
-    /// Latencies of those, in cycles.
+    /// Latencies of those, in cycles, without the spoiled ones.
     pub latency: Histogram,
+    /// Frames that came and are spoiled.
+    pub spoiled: u64,
     /// Cycles a second.
     pub hertz: f64,
     /// Wall-clock seconds from the first to the last frame that was due.
     pub seconds: f64,
-    /// The longest time between two looks at the clock.
-    pub longest_gap: Duration,
 }
 
 /// The thread with the guests of all systems.
@@ -188,6 +196,39 @@ impl Schedule {
     }
 }
 
+/// The last two stretches in which due frames are spoiled, in cycles.
+struct Spoiled {
+    away: u64,
+    under_way: u64,
+    stretches: [(u64, u64); 2],
+    last_look: u64,
+    count: u64,
+}
+
+impl Spoiled {
+    fn new(now: u64, hertz: f64) -> Spoiled {
+        let cycles = |time: Duration| (time.as_secs_f64() * hertz) as u64;
+        let (away, under_way) = (cycles(AWAY), cycles(UNDER_WAY));
+        Spoiled { away, under_way, stretches: [(0, 0); 2], last_look: now, count: 0 }
+    }
+
+    /// To be called at each look at the clock.
+    #[inline]
+    fn look(&mut self, now: u64) {
+        let gap = now.saturating_sub(self.last_look);
+        if gap > self.away {
+            // As long again to catch up.
+            self.stretches = [self.stretches[1], (self.last_look - self.under_way, now + gap)];
+        }
+        self.last_look = now;
+    }
+
+    #[inline]
+    fn has(&self, due: u64) -> bool {
+        self.stretches.iter().any(|(from, to)| (*from..*to).contains(&due))
+    }
+}
+
 fn run(
     sender: &mut paced::Sender<'_>,
     receiver: &mut paced::Receiver<'_>,
@@ -198,31 +239,37 @@ fn run(
     let (count_from, end) = (schedule.count_from, schedule.end);
     let give_up = end + (order.drain.as_secs_f64() * hertz) as u64;
     let mut latency = Histogram::new();
-    let (mut due, mut gap, mut last) = (0, 0, schedule.first);
+    let mut spoiled = Spoiled::new(schedule.first, hertz);
+    let mut due = 0;
     loop {
         let now = cycles();
-        gap = gap.max(now.wrapping_sub(last));
-        last = now;
+        spoiled.look(now);
         due += send_due(sender, &mut schedule, now)?;
         let now = cycles();
         receiver.receive(&mut |mark| {
             // Frames of another run, or that are not ours, are not in the time that counts.
-            if (count_from..end).contains(&mark) {
+            if !(count_from..end).contains(&mark) {
+                return;
+            }
+            if spoiled.has(mark) {
+                spoiled.count += 1;
+            } else {
                 latency.record(now.saturating_sub(mark));
             }
         })?;
-        if (schedule.due(now) >= end && latency.total() >= due) || now > give_up {
+        let received = latency.total() + spoiled.count;
+        if (schedule.due(now) >= end && received >= due) || now > give_up {
             break;
         }
     }
     // What was due and could not even be sent is lost too.
-    while schedule.interval > 0.0 && schedule.due(last) < end {
-        due += u64::from(schedule.take(last) >= count_from);
+    let now = spoiled.last_look;
+    while schedule.interval > 0.0 && schedule.due(now) < end {
+        due += u64::from(schedule.take(now) >= count_from);
     }
-    let time = |c: u64| Duration::from_secs_f64(c as f64 / hertz);
-    let received = latency.total();
+    let received = latency.total() + spoiled.count;
     let seconds = order.count.as_secs_f64();
-    Ok(Run { due, received, latency, hertz, seconds, longest_gap: time(gap) })
+    Ok(Run { due, received, latency, spoiled: spoiled.count, hertz, seconds })
 }
 
 /// Sends what is due, and says how many of those count.

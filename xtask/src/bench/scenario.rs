@@ -95,6 +95,9 @@ pub struct Scenario {
     pub both_ways: bool,
     /// Connected ports, of which two are busy.
     pub ports: u16,
+    /// Whether guests write each frame's headers and read those of what they get, as programs do; else their cache lines
+    /// stay with the switch.
+    pub touched: bool,
     /// How frames come.
     pub pace: Pace,
     /// Part of a run without `--all`.
@@ -134,6 +137,7 @@ const BASE: Scenario = Scenario {
     queues: 1,
     both_ways: true,
     ports: 2,
+    touched: false,
     pace: Pace::Saturating,
     headline: true,
     target_ratio: Some(3.0),
@@ -169,6 +173,7 @@ pub const ALL: &[Scenario] = &[
     BASE,
     Scenario { name: "64b-split", ring: Ring::Split, ..BASE },
     Scenario { name: "64b-packed", ring: Ring::Packed, ..BASE },
+    Scenario { group: Group::Others, touched: true, headline: true, ..frames("64b-touched", 64) },
     Scenario {
         group: Group::Others,
         flows: Flows::Uniform(1000),
@@ -244,6 +249,9 @@ impl Scenario {
             words.push(format!("{} queues", self.queues));
         }
         words.push(if self.both_ways { "both ways" } else { "one way" }.to_owned());
+        if self.touched {
+            words.push("guests write and read headers".to_owned());
+        }
         if self.ports > 2 {
             words.push(format!("{} ports, two of them busy", self.ports));
         }

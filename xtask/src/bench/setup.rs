@@ -127,13 +127,14 @@ pub fn sending(scenario: &Scenario) -> Sending {
     // Round and round, the buffers carry a number of flows that divides theirs by themselves.
     let stamped = !u32::from(DEPTH).is_multiple_of(flows);
     let values = match scenario.flows {
-        Flows::Uniform(count) => stamped.then(|| frames::uniform(count)),
+        Flows::Uniform(count) => (stamped || scenario.touched).then(|| frames::uniform(count)),
         Flows::Zipf(count) => Some(frames::zipf(count)),
     };
     Sending {
         depth: DEPTH,
         frame: Arc::new(frame),
         stamp: values.map(|values| Stamp { at: frames::PORTS_AT, values, next: 0 }),
+        reading: scenario.touched,
         both_ways: scenario.both_ways,
     }
 }

@@ -35,7 +35,7 @@ p{margin:6px 0 10px}.sub{color:#5b6875}
 .card b{display:block;font-size:26px;line-height:1.2}.card span{color:#5b6875;font-size:13px}
 table{border-collapse:collapse;font-size:13.5px;margin:10px 0;width:100%}
 th,td{padding:4px 8px;text-align:right;border-bottom:1px solid #e6ebf0;font-variant-numeric:tabular-nums}
-th{color:#5b6875;font-weight:600}th:first-child,td:first-child{text-align:left}
+td:last-child{white-space:nowrap}th{color:#5b6875;font-weight:600}th:first-child,td:first-child{text-align:left}
 tr.other td{color:#7a8591}
 svg{max-width:100%;height:auto;display:block;margin:8px 0}svg text{font:12px system-ui,sans-serif;fill:#1c2733}
 svg .mark{fill:#44505c}svg .axis{fill:#5b6875}svg .grid{stroke:#e6ebf0}

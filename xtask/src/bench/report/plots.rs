@@ -66,7 +66,7 @@ pub fn stages(results: &Results) -> String {
 
 /// p50, p99 and p99.9 of each system against offered load.
 pub fn latency(outcome: &latency::Outcome) -> String {
-    let hollow = Place::of(outcome.round_trip_cycles) == Place::Far;
+    let hollow = outcome.place == Place::Far;
     let systems: Vec<Kind> =
         outcome.points.iter().map(|p| p.system).fold(Vec::new(), |mut all, system| {
             if !all.contains(&system) {
@@ -74,13 +74,13 @@ pub fn latency(outcome: &latency::Outcome) -> String {
             }
             all
         });
-    type Percentile = (&'static str, bool, fn(&latency::Point) -> f64);
+    type Percentile = (&'static str, &'static str, fn(&latency::Point) -> f64);
     let percentiles: [Percentile; 3] =
-        [("p50", true, |p| p.p50_us), ("p99", false, |p| p.p99_us), ("p99.9", true, |p| p.p999_us)];
-    let curve = |system: Kind, (name, dashed, get): Percentile| Curve {
+        [("p50", "2 3", |p| p.p50_us), ("p99", "", |p| p.p99_us), ("p99.9", "7 4", |p| p.p999_us)];
+    let curve = |system: Kind, (name, dash, get): Percentile| Curve {
         name: format!("{} {name}", title(system)),
         colour: colour(system),
-        dashed,
+        dash,
         points: outcome
             .points
             .iter()
@@ -100,7 +100,7 @@ fn by_scenario(
     x: impl Fn(&Scenario) -> Option<f64>,
     y: fn(&super::super::outcome::Figures) -> Option<f64>,
     name: impl Fn(Kind) -> String,
-    dashed: bool,
+    dash: &'static str,
 ) -> Vec<Curve> {
     let curve = |&system: &Kind| {
         let point = |outcome: &Outcome| {
@@ -111,7 +111,7 @@ fn by_scenario(
         (points.len() > 1).then(|| Curve {
             name: name(system),
             colour: colour(system),
-            dashed,
+            dash,
             points,
         })
     };
@@ -134,9 +134,9 @@ pub fn flows(results: &Results) -> String {
         _ => None,
     };
     let name = |kind: Kind| title(kind).to_owned();
-    let mut curves = by_scenario(results, uniform, |f| f.cycles_per_packet, name, false);
+    let mut curves = by_scenario(results, uniform, |f| f.cycles_per_packet, name, "");
     let name = |kind: Kind| format!("{}, zipf", title(kind));
-    curves.extend(by_scenario(results, zipf, |f| f.cycles_per_packet, name, true));
+    curves.extend(by_scenario(results, zipf, |f| f.cycles_per_packet, name, "5 4"));
     let x = Axis { label: "microflows each way", scale: Scale::Log10 };
     svg::curves(&x, &Axis { label: "cycles a packet", scale: Scale::Linear }, &curves)
 }
@@ -145,7 +145,7 @@ pub fn flows(results: &Results) -> String {
 pub fn masks(results: &Results) -> String {
     let place = |s: &Scenario| (s.group == Group::Masks).then(|| f64::from(s.flows.count()));
     let name = |kind: Kind| title(kind).to_owned();
-    let curves = by_scenario(results, place, |f| f.cycles_per_packet, name, false);
+    let curves = by_scenario(results, place, |f| f.cycles_per_packet, name, "");
     let x = Axis { label: "megaflow masks", scale: Scale::Log2 };
     svg::curves(&x, &Axis { label: "cycles a packet", scale: Scale::Log10 }, &curves)
 }
@@ -154,7 +154,7 @@ pub fn masks(results: &Results) -> String {
 pub fn ports(results: &Results) -> String {
     let place = |s: &Scenario| (s.group == Group::Ports || is_base(s)).then(|| f64::from(s.ports));
     let name = |kind: Kind| title(kind).to_owned();
-    let curves = by_scenario(results, place, |f| Some(f.pps / 1e6), name, false);
+    let curves = by_scenario(results, place, |f| Some(f.pps / 1e6), name, "");
     let x = Axis { label: "ports", scale: Scale::Log2 };
     let plot = svg::curves(&x, &Axis { label: "Mpps", scale: Scale::Linear }, &curves);
     plot + &share_kept(results).unwrap_or_default()

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 /// Size of a plot and of the room around it for labels, in pixels.
-const WIDTH: f64 = 720.0;
+const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 320.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 150.0;
+const RIGHT: f64 = 190.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 44.0;
 
@@ -35,8 +35,8 @@ pub struct Curve {
     pub name: String,
     /// A colour of CSS.
     pub colour: &'static str,
-    /// For what is secondary.
-    pub dashed: bool,
+    /// Lengths of dashes and gaps, for what is secondary; empty for a solid line.
+    pub dash: &'static str,
     /// Where; and whether the dot is hollow.
     pub points: Vec<(f64, f64, bool)>,
 }
@@ -129,7 +129,7 @@ pub fn curves(x: &Axis, y: &Axis, curves: &[Curve]) -> String {
     grid(&mut out, x, &across, &across.marks(xs()), y, &up, &up.marks(ys()));
     for (number, curve) in (0..).zip(curves) {
         draw_curve(&mut out, curve, &across, &up);
-        legend(&mut out, number, &curve.name, curve.colour, curve.dashed);
+        legend(&mut out, number, &curve.name, curve.colour, curve.dash);
     }
     out + "</svg>\n"
 }
@@ -178,11 +178,10 @@ fn draw_curve(out: &mut String, curve: &Curve, across: &Span, up: &Span) {
     let at = |p: &(f64, f64, bool)| (across.place(p.0), up.place(p.1));
     let path: Vec<String> =
         curve.points.iter().map(at).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-    let dash = if curve.dashed { " stroke-dasharray='5 4'" } else { "" };
-    let colour = curve.colour;
+    let (colour, dash) = (curve.colour, curve.dash);
     let _ = writeln!(
         out,
-        "<polyline points='{}' fill='none' stroke='{colour}' stroke-width='2'{dash}/>",
+        "<polyline points='{}' fill='none' stroke='{colour}' stroke-width='2' stroke-dasharray='{dash}'/>",
         path.join(" ")
     );
     for point in &curve.points {
@@ -199,12 +198,11 @@ fn draw_curve(out: &mut String, curve: &Curve, across: &Span, up: &Span) {
     }
 }
 
-fn legend(out: &mut String, number: u32, name: &str, colour: &str, dashed: bool) {
+fn legend(out: &mut String, number: u32, name: &str, colour: &str, dash: &str) {
     let (x, y) = (WIDTH - RIGHT + 14.0, TOP + 10.0 + 19.0 * f64::from(number));
-    let dash = if dashed { " stroke-dasharray='5 4'" } else { "" };
     let _ = writeln!(
         out,
-        "<line x1='{x}' x2='{}' y1='{y}' y2='{y}' stroke='{colour}' stroke-width='2.5'{dash}/>\
+        "<line x1='{x}' x2='{}' y1='{y}' y2='{y}' stroke='{colour}' stroke-width='2.5' stroke-dasharray='{dash}'/>\
          <text class='mark' x='{}' y='{}'>{name}</text>",
         x + 20.0,
         x + 26.0,
@@ -254,7 +252,7 @@ pub fn bars(bars: &[Bar], mark_class: &str) -> String {
             bar.label,
             place(bar.value) - LABELS,
             bar.colour,
-            place(most(bar)) + 8.0,
+            place(bar.interval.map_or(bar.value, |i| i.1.max(bar.value))) + 8.0,
             middle + 4.0,
             bar.text
         );
@@ -298,7 +296,7 @@ mod tests {
         assert!(curves(&x, &y, &[]).is_empty() && bars(&[], "target").is_empty());
         let points = vec![(1.0, 2.0, false), (100.0, 4.0, true)];
         let text =
-            curves(&x, &y, &[Curve { name: "a".into(), colour: "red", dashed: true, points }]);
+            curves(&x, &y, &[Curve { name: "a".into(), colour: "red", dash: "5 4", points }]);
         assert_eq!(text.matches("<circle").count(), 2);
         assert!(!text.contains("NaN") && !text.contains("inf"));
     }
