@@ -34,6 +34,13 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
         Ok(String::new())
     });
     let s = switch.clone();
+    c.add("dpif-netdev/pmd-sleep-show", "[-pmd core] [dp]", 0..=3, move |a| {
+        let only = core_asked(a)?;
+        let default_us = locked(&s).pool.sleep_max().default_us;
+        let head = format!("Default max sleep: {default_us:4} us\n");
+        Ok(head + &threads(&s, only).iter().map(sleeps).collect::<String>())
+    });
+    let s = switch.clone();
     c.add("dpctl/del-flows", "[dp]", 0..=1, move |_| {
         purge(&s);
         Ok(String::new())
@@ -175,6 +182,12 @@ fn rxqs(t: &ThreadView) -> String {
         );
     }
     out + &format!("  overhead: {}\n", percent(t.overhead))
+}
+
+fn sleeps(t: &ThreadView) -> String {
+    let max_us = t.thread.sleep_max_us.load(Relaxed);
+    let head = format!("pmd thread numa_id {} core_id {}:\n", t.node, t.core);
+    head + &format!("  max sleep: {max_us:4} us\n")
 }
 
 fn ratio(a: u64, b: u64) -> f64 {
