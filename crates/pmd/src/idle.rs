@@ -121,3 +121,136 @@ fn watch(waker: &Waker, signals: &[Arc<OwnedFd>]) -> rustix::io::Result<OwnedFd>
     }
     Ok(epoll)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flow::DpPort;
+    use packet::{Burst, BurstBuf, Set};
+    use port::{Counters, Port};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::time::Instant;
+
+    /// A port whose answer to [`Port::wait_for`] a test decides.
+    struct Told {
+        answer: Mutex<Wait>,
+        asked: AtomicUsize,
+        over: AtomicUsize,
+    }
+
+    impl Told {
+        fn new(answer: Wait) -> Arc<Told> {
+            let answer = Mutex::new(answer);
+            Arc::new(Told { answer, asked: AtomicUsize::new(0), over: AtomicUsize::new(0) })
+        }
+
+        fn set(&self, answer: Wait) {
+            *self.answer.lock().expect("no panic") = answer;
+        }
+    }
+
+    impl Port for Told {
+        fn name(&self) -> &str {
+            "told"
+        }
+        fn rx_queues(&self) -> usize {
+            1
+        }
+        fn rx<'b>(&'b self, _: usize, _: &'b mut BurstBuf) -> Option<Burst<'b>> {
+            None
+        }
+        fn tx(&self, _: usize, _: &mut Burst<'_>, _: Set) {}
+        fn counters(&self) -> Counters {
+            Counters::default()
+        }
+        fn wait_for(&self, _: usize, _: &Arc<Waker>) -> Wait {
+            self.asked.fetch_add(1, Relaxed);
+            self.answer.lock().expect("no panic").clone()
+        }
+        fn wait_over(&self, _: usize, _: &Arc<Waker>) {
+            self.over.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn event() -> Arc<OwnedFd> {
+        Arc::new(eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd"))
+    }
+
+    fn signal(event: &OwnedFd) {
+        rustix::io::write(event, &1u64.to_ne_bytes()).expect("not full");
+    }
+
+    fn rxqs(ports: &[&Arc<Told>]) -> Vec<Rxq> {
+        let rxq = |p: &&Arc<Told>| Rxq {
+            port: (*p).clone(),
+            number: DpPort(1),
+            queue: 0,
+            cycles: Arc::default(),
+        };
+        ports.iter().map(rxq).collect()
+    }
+
+    fn idle() -> (Arc<Waker>, Idle) {
+        let waker = waker().expect("an eventfd");
+        let idle = Idle::new(waker.clone()).expect("an epoll descriptor");
+        (waker, idle)
+    }
+
+    #[test]
+    fn one_queue_that_must_be_polled_keeps_its_thread_from_waiting() {
+        let (_waker, mut idle) = idle();
+        let (quiet, polled) = (Told::new(Wait::Quiet), Told::new(Wait::Poll));
+        let both = rxqs(&[&quiet, &polled]);
+        assert_eq!(idle.wait(&both, || false), Woken::AtOnce);
+        let counts = |p: &Told| (p.asked.load(Relaxed), p.over.load(Relaxed));
+        assert_eq!((counts(&quiet), counts(&polled)), ((1, 1), (1, 1)), "asked, and that is over");
+        assert_eq!(idle.wait(&rxqs(&[&quiet]), || true), Woken::AtOnce, "something is due");
+    }
+
+    #[test]
+    fn a_wait_ends_by_itself() {
+        let (_waker, mut idle) = idle();
+        let quiet = rxqs(&[&Told::new(Wait::Quiet), &Told::new(Wait::Signal(event()))]);
+        for _ in 0..2 {
+            let start = Instant::now();
+            assert_eq!(idle.wait(&quiet, || false), Woken::Nothing);
+            assert!(start.elapsed() >= LONGEST, "{:?}", start.elapsed());
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_by_a_signal_that_nobody_reads_and_by_the_waker() {
+        let (waker, mut idle) = idle();
+        let (first, second) = (event(), event());
+        let port = Told::new(Wait::Signal(first.clone()));
+        let queues = rxqs(&[&port]);
+        // Whatever was signalled before the port was asked is known: the port says what is there.
+        signal(&first);
+        waker.ring();
+        assert_eq!(idle.wait(&queues, || false), Woken::Nothing);
+        let wake_by = |idle: &mut Idle, wake: &(dyn Fn() + Sync)| {
+            let asked = port.asked.load(Relaxed);
+            std::thread::scope(|s| {
+                s.spawn(|| {
+                    while port.asked.load(Relaxed) < asked + 2 {
+                        std::thread::yield_now();
+                    }
+                    wake();
+                });
+                idle.wait(&queues, || false)
+            })
+        };
+        for _ in 0..3 {
+            assert_eq!(wake_by(&mut idle, &|| signal(&first)), Woken::Called);
+            assert_eq!(wake_by(&mut idle, &|| waker.ring()), Woken::Called);
+        }
+        // The descriptor that counts is the one that the port names last; the former is forgotten,
+        // though it is still open.
+        port.set(Wait::Signal(second.clone()));
+        assert_eq!(wake_by(&mut idle, &|| signal(&first)), Woken::Nothing);
+        assert_eq!(wake_by(&mut idle, &|| signal(&second)), Woken::Called);
+        let held = Arc::strong_count(&first);
+        assert_eq!(held, 1, "and is not held");
+    }
+}

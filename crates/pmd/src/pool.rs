@@ -624,6 +624,28 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_waits_only_if_it_misses_nothing_by_it() {
+        let mut pool = pool();
+        let sleeps = |pool: &Pool| pool.counters()["datapath_sleep_iterations"];
+        until("a wait of a thread without queues", || sleeps(&pool) > 0);
+        let a = Arc::new(SimPort::new("a"));
+        pool.set_idle_wait(Some(1));
+        pool.set_ports(vec![entry(1, &a)]);
+        let before = sleeps(&pool);
+        let rounds = |pool: &Pool| pool.counters()["datapath_idle_iterations"];
+        let (start, began) = (rounds(&pool), Instant::now());
+        until("rounds of a thread that cannot wait", || {
+            rounds(&pool) > start + 10_000 && began.elapsed() > Duration::from_millis(20)
+        });
+        assert_eq!(sleeps(&pool), before, "a simulated port has to be polled");
+        pool.set_sleep_max(SleepMax::parse("0,0:50").0);
+        until("sleeps by load", || sleeps(&pool) > before + 10);
+        pool.set_sleep_max(SleepMax::default());
+        pool.set_ports(Vec::new());
+        until("waits without queues", || sleeps(&pool) > before + 20);
+    }
+
+    #[test]
     fn frames_of_the_switch_itself_are_executed_by_a_thread() {
         let mut pool = pool();
         let (a, b) = (Arc::new(SimPort::new("a")), Arc::new(SimPort::new("b")));
