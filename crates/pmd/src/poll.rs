@@ -11,8 +11,8 @@ use flow::{Action, DpPort, Translate};
 use packet::arch::cycles;
 use port::{Port, Waker};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Cycles between looks at the clock and other housekeeping: some tens of microseconds.
 const HOUSEKEEPING_CYCLES: u64 = 100_000;
@@ -69,8 +69,8 @@ pub struct Thread {
     pub following: AtomicU64,
     /// What it counted. Only the thread itself writes there.
     pub counters: WalkCounters,
-    /// What it had counted when statistics were last cleared.
-    pub cleared: Mutex<WalkCounts>,
+    /// When statistics were last cleared.
+    pub(crate) cleared: Mutex<Cleared>,
     /// Its megaflows.
     pub registry: Arc<Registry>,
     /// Megaflows to keep at most.
@@ -93,17 +93,38 @@ pub struct Thread {
     pub stop: AtomicBool,
 }
 
+/// A time at which statistics began from zero.
+#[derive(Debug, Clone)]
+pub(crate) struct Cleared {
+    at: Instant,
+    /// What had been counted.
+    counts: WalkCounts,
+}
+
+impl Default for Cleared {
+    fn default() -> Self {
+        Cleared { at: Instant::now(), counts: WalkCounts::default() }
+    }
+}
+
 impl Thread {
+    fn cleared(&self) -> MutexGuard<'_, Cleared> {
+        self.cleared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What it counted since statistics were last cleared.
     pub fn counts(&self) -> WalkCounts {
-        let cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
-        self.counters.counts().since(&cleared)
+        self.counters.counts().since(&self.cleared().counts)
+    }
+
+    /// How long ago that was.
+    pub fn counted_for(&self) -> Duration {
+        self.cleared().at.elapsed()
     }
 
     /// Starts statistics from zero (`dpif-netdev/pmd-stats-clear`).
     pub fn clear(&self) {
-        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
-        *cleared = self.counters.counts();
+        *self.cleared() = Cleared { at: Instant::now(), counts: self.counters.counts() };
     }
 
     /// True if there is something to do besides polling the queues of `plan`.

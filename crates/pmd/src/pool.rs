@@ -8,6 +8,7 @@ use crate::sleep::SleepMax;
 use crossbeam_queue::ArrayQueue;
 use datapath::{PortMap, PuntQueue, Registry};
 use flow::{Action, DpPort, Translate};
+use packet::arch::cycles;
 use port::Port;
 use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -31,18 +32,27 @@ const IDLE_WAIT_MS: u64 = 10;
 
 /// The daemon's clock: milliseconds since it started, never going back.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant);
+pub struct Clock {
+    start: Instant,
+    start_cycles: u64,
+}
 
 impl Default for Clock {
     fn default() -> Self {
-        Clock(Instant::now())
+        Clock { start: Instant::now(), start_cycles: cycles() }
     }
 }
 
 impl Clock {
     /// Milliseconds since the daemon started, at least 1.
     pub fn now_ms(&self) -> u64 {
-        self.0.elapsed().as_millis() as u64 + 1
+        self.start.elapsed().as_millis() as u64 + 1
+    }
+
+    /// [`cycles`] in a second, as measured since the daemon started.
+    pub fn cycles_per_second(&self) -> f64 {
+        let gone = cycles().wrapping_sub(self.start_cycles);
+        gone as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
 }
 
 /// The core in `-pmd CORE`; the only other word there may be is the datapath's name.
-fn core_asked(args: &[String]) -> Result<Option<usize>, String> {
+pub(super) fn core_asked(args: &[String]) -> Result<Option<usize>, String> {
     let (mut core, mut words) = (None, args.iter());
     while let Some(word) = words.next() {
         if word == "-pmd" {
@@ -190,7 +190,7 @@ fn sleeps(t: &ThreadView) -> String {
     head + &format!("  max sleep: {max_us:4} us\n")
 }
 
-fn ratio(a: u64, b: u64) -> f64 {
+pub(super) fn ratio(a: u64, b: u64) -> f64 {
     if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }
 
