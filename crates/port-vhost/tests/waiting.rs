@@ -19,6 +19,10 @@ use virtio_driver::{Config, Driver};
 
 const BOTH: [Mode; 2] = [Mode::Server, Mode::Client];
 
+/// Turns of a spin loop between two frames, and between the thread's last look at its rings and its
+/// asking for kicks, at most: a few microseconds.
+const LONGEST_PAUSE: u64 = 100;
+
 fn waker() -> Arc<Waker> {
     let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
     Arc::new(Waker::new(eventfd(0, flags).expect("an eventfd")))
@@ -49,8 +53,11 @@ impl Sleepy {
         let (p, w, s, n) = (ports.clone(), waker.clone(), stop.clone(), waits.clone());
         let thread = std::thread::spawn(move || {
             let mut buf = BurstBuf::new();
+            let mut random = 7;
             while !s.load(Relaxed) {
                 if !forward(&p, &mut buf) {
+                    // The next frame comes before, while and after the thread asks for it.
+                    pause(&mut random, LONGEST_PAUSE);
                     wait(&p, &w, &n);
                 }
             }
@@ -128,7 +135,7 @@ fn pause(random: &mut u64, most: u64) {
 fn no_wake_up_is_lost() {
     // More round trips than a ring has entries, several times over, so that indices and wrap
     // counters go round.
-    const ROUNDS: u64 = 3000;
+    const ROUNDS: u64 = 5000;
     for n in 0..4 {
         let lab = Sleepy::new();
         let (mut a, mut b) = (connect(&lab.ports[0], n), connect(&lab.ports[1], n));
@@ -139,14 +146,13 @@ fn no_wake_up_is_lost() {
             let start = Instant::now();
             while !done() {
                 assert!(start.elapsed() < PATIENCE, "variant {n}: {what} does not arrive");
-                std::thread::yield_now();
             }
         };
         for k in 0..ROUNDS {
             there.frame(k, 60, &mut frame);
             assert_eq!(a.tx(0, &[&frame]).expect("sends"), 1);
             deadline("a frame", &mut || b.rx(0, 1, |_, _| {}).expect("receives") == 1);
-            pause(&mut random, 2000);
+            pause(&mut random, LONGEST_PAUSE);
             back.frame(k, 60, &mut frame);
             assert_eq!(b.tx(0, &[&frame]).expect("sends"), 1);
             deadline("an answer", &mut || a.rx(0, 1, |_, _| {}).expect("receives") == 1);
@@ -154,7 +160,7 @@ fn no_wake_up_is_lost() {
                 a.reclaim(0).expect("reclaims") + b.reclaim(0).expect("reclaims") > 0
                     || a.pair(0).tx.in_flight() + b.pair(0).tx.in_flight() == 0
             });
-            pause(&mut random, 2000);
+            pause(&mut random, LONGEST_PAUSE);
         }
         let waits = lab.waits.load(Relaxed);
         let kicks = a.pair(0).tx.stats().kicks + b.pair(0).tx.stats().kicks;
