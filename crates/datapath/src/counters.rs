@@ -70,6 +70,10 @@ counters! {
     busy_iterations,
     /// Iterations of the poll loop that found none.
     idle_iterations,
+    /// CPU cycles that went by while the thread slept or waited for a kick; in neither of the above.
+    sleep_cycles,
+    /// Iterations of the poll loop that ended with that.
+    sleep_iterations,
 }
 
 /// A counter with one writer.

@@ -5,11 +5,13 @@
 //! `poll.rs` has no packet logic; that is the datapath's walk. [`Revalidator`] keeps megaflows right.
 #![forbid(unsafe_code)]
 
+mod idle;
 mod numa;
 mod place;
 mod poll;
 mod pool;
 mod revalidate;
+mod sleep;
 mod turns;
 
 pub use numa::{Topology, parse_cpu_mask};
@@ -17,6 +19,7 @@ pub use place::{Placed, round_robin};
 pub use poll::{Plan, Rxq, Thread};
 pub use pool::{Clock, Pool, PortEntry, RxqView, ThreadView};
 pub use revalidate::{Limits, Revalidator};
+pub use sleep::SleepMax;
 
 /// Stack of a thread that asks the pipeline, in bytes: as much as a process's first thread has. The
 /// pipeline follows actions within actions, hundreds deep, and takes up to 10 kB for each where it is

@@ -1,15 +1,18 @@
 //! The poll loop of a PMD thread.
 
+use crate::idle::{Idle, Woken};
 use crate::pool::Clock;
+use crate::sleep::{BUSY_PACKETS, LoadSleep};
 use crate::turns::Turns;
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_queue::ArrayQueue;
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters, WalkCounts};
 use flow::{Action, DpPort, Translate};
 use packet::arch::cycles;
-use port::Port;
+use port::{Port, Waker};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Cycles between looks at the clock and other housekeeping: some tens of microseconds.
 const HOUSEKEEPING_CYCLES: u64 = 100_000;
@@ -66,8 +69,8 @@ pub struct Thread {
     pub following: AtomicU64,
     /// What it counted. Only the thread itself writes there.
     pub counters: WalkCounters,
-    /// What it had counted when statistics were last cleared.
-    pub cleared: Mutex<WalkCounts>,
+    /// When statistics were last cleared.
+    pub(crate) cleared: Mutex<Cleared>,
     /// Its megaflows.
     pub registry: Arc<Registry>,
     /// Megaflows to keep at most.
@@ -76,40 +79,104 @@ pub struct Thread {
     pub exact_match: Arc<AtomicBool>,
     /// Packets for controllers, of all threads.
     pub punts: Arc<PuntQueue>,
+    /// Longest sleep after a round of its queues, microseconds; 0 is none
+    /// (`other_config:pmd-sleep-max`).
+    pub sleep_max_us: AtomicU64,
+    /// Milliseconds without a packet after which it waits for kicks; 0 is never
+    /// (`other_config:pmd-idle-wait`).
+    pub idle_wait_ms: Arc<AtomicU64>,
+    /// Ends its wait.
+    pub(crate) waker: Arc<Waker>,
     /// Frames to execute.
     pub(crate) frames: ArrayQueue<Injected>,
     /// To end.
     pub stop: AtomicBool,
 }
 
+/// A time at which statistics began from zero.
+#[derive(Debug, Clone)]
+pub(crate) struct Cleared {
+    at: Instant,
+    /// What had been counted.
+    counts: WalkCounts,
+}
+
+impl Default for Cleared {
+    fn default() -> Self {
+        Cleared { at: Instant::now(), counts: WalkCounts::default() }
+    }
+}
+
 impl Thread {
+    fn cleared(&self) -> MutexGuard<'_, Cleared> {
+        self.cleared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What it counted since statistics were last cleared.
     pub fn counts(&self) -> WalkCounts {
-        let cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
-        self.counters.counts().since(&cleared)
+        self.counters.counts().since(&self.cleared().counts)
+    }
+
+    /// How long ago that was.
+    pub fn counted_for(&self) -> Duration {
+        self.cleared().at.elapsed()
     }
 
     /// Starts statistics from zero (`dpif-netdev/pmd-stats-clear`).
     pub fn clear(&self) {
-        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
-        *cleared = self.counters.counts();
+        *self.cleared() = Cleared { at: Instant::now(), counts: self.counters.counts() };
+    }
+
+    /// True if there is something to do besides polling the queues of `plan`.
+    fn is_due(&self, plan: &Plan) -> bool {
+        self.stop.load(Relaxed)
+            || !self.frames.is_empty()
+            || self.plan.load().generation != plan.generation
+    }
+
+    /// Milliseconds without a packet after which to wait for some.
+    fn patience_ms(&self, plan: &Plan) -> u64 {
+        match self.idle_wait_ms.load(Relaxed) {
+            // There is nothing to poll.
+            _ if plan.rxqs.is_empty() => 0,
+            0 => u64::MAX,
+            ms => ms,
+        }
+    }
+
+    /// Counts a sleep that began at `from` and ends now; returns now, in cycles.
+    fn slept(&self, from: u64) -> u64 {
+        let now = cycles();
+        self.counters.sleep_cycles.add(now.wrapping_sub(from));
+        self.counters.sleep_iterations.add(1);
+        now
     }
 }
 
 /// Runs until [`Thread::stop`].
-pub(crate) fn run(thread: &Thread, translate: &dyn Translate, clock: Clock, seed: u64) {
+pub(crate) fn run(
+    thread: &Thread,
+    translate: &dyn Translate,
+    clock: Clock,
+    seed: u64,
+    mut idle: Idle,
+) {
     let mut datapath = Datapath::new(seed, thread.registry.clone());
     let mut plan = Cache::new(&thread.plan);
     let mut now_ms = clock.now_ms();
     let mut ranked_ms = 0;
     let mut kept_house = 0;
     let mut turns = Turns::new(0);
+    let mut sleep = LoadSleep::default();
+    // When there last was a packet or a reason to look for some.
+    let mut active_ms = now_ms;
     let mut last = cycles();
     loop {
         let plan: &Arc<Plan> = plan.load();
         if thread.following.load(Relaxed) != plan.generation {
             thread.following.store(plan.generation, Release);
             turns = Turns::new(plan.rxqs.len());
+            active_ms = now_ms;
         }
         if thread.stop.load(Relaxed) {
             return;
@@ -133,6 +200,9 @@ pub(crate) fn run(thread: &Thread, translate: &dyn Translate, clock: Clock, seed
             let n = datapath.walk(&*rxq.port, rxq.queue, rxq.number, &context);
             if n > 0 {
                 packets += n;
+                if n >= BUSY_PACKETS {
+                    sleep.busy();
+                }
                 let now = cycles();
                 let spent = now.wrapping_sub(last);
                 rxq.cycles.store(rxq.cycles.load(Relaxed) + spent, Relaxed);
@@ -149,16 +219,22 @@ pub(crate) fn run(thread: &Thread, translate: &dyn Translate, clock: Clock, seed
         last = cycles();
         let c = &thread.counters;
         let (spent, turns) = if packets > 0 {
+            active_ms = now_ms;
             (&c.busy_cycles, &c.busy_iterations)
         } else {
             (&c.idle_cycles, &c.idle_iterations)
         };
         spent.add(last.wrapping_sub(began));
         turns.add(1);
+        let sleep_us = sleep.after_round(thread.sleep_max_us.load(Relaxed));
+        if sleep_us > 0 {
+            std::thread::sleep(Duration::from_micros(sleep_us));
+            last = thread.slept(last);
+        }
         if last.wrapping_sub(kept_house) > HOUSEKEEPING_CYCLES {
             kept_house = last;
             now_ms = clock.now_ms();
-            datapath.clean();
+            let more = datapath.clean();
             for _ in 0..FRAMES_AT_ONCE {
                 let Some(f) = thread.frames.pop() else { break };
                 datapath.execute_frame(&f.frame, f.in_port, &f.actions, &context);
@@ -168,10 +244,17 @@ pub(crate) fn run(thread: &Thread, translate: &dyn Translate, clock: Clock, seed
                 ranked_ms = now_ms;
                 datapath.rank();
             }
-            if plan.rxqs.is_empty() {
-                // Nothing to poll: sleep until a new plan is published, which unparks, but come back
-                // for megaflows to clean.
-                std::thread::park_timeout(std::time::Duration::from_millis(100));
+            if !more && now_ms.saturating_sub(active_ms) >= thread.patience_ms(plan) {
+                let began = cycles();
+                let woken = idle.wait(&plan.rxqs, || thread.is_due(plan));
+                now_ms = clock.now_ms();
+                if woken != Woken::Nothing {
+                    active_ms = now_ms;
+                }
+                if woken != Woken::AtOnce {
+                    c.idle_cycles.add(began.wrapping_sub(last));
+                    last = thread.slept(began);
+                }
             }
         }
     }

@@ -1,15 +1,19 @@
 //! The PMD threads of the daemon and what they poll; used by the control thread alone.
 
+use crate::idle::{self, Idle};
 use crate::numa::Topology;
 use crate::place::round_robin;
 use crate::poll::{FRAMES_MAX, Injected, Plan, Rxq, Thread, run};
+use crate::sleep::SleepMax;
 use crossbeam_queue::ArrayQueue;
 use datapath::{PortMap, PuntQueue, Registry};
 use flow::{Action, DpPort, Translate};
+use packet::arch::cycles;
 use port::Port;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::thread::JoinHandle;
@@ -21,20 +25,34 @@ use tracing::{info, warn};
 const INTERVALS: usize = 12;
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// Milliseconds without a packet after which a thread waits for kicks, unless it is told otherwise.
+/// Being woken takes some tens of microseconds, so who sends again after such a pause, or a longer one,
+/// is slowed down by less than a hundredth; and traffic of 100 packets a second is polled for as ever.
+const IDLE_WAIT_MS: u64 = 10;
+
 /// The daemon's clock: milliseconds since it started, never going back.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant);
+pub struct Clock {
+    start: Instant,
+    start_cycles: u64,
+}
 
 impl Default for Clock {
     fn default() -> Self {
-        Clock(Instant::now())
+        Clock { start: Instant::now(), start_cycles: cycles() }
     }
 }
 
 impl Clock {
     /// Milliseconds since the daemon started, at least 1.
     pub fn now_ms(&self) -> u64 {
-        self.0.elapsed().as_millis() as u64 + 1
+        self.start.elapsed().as_millis() as u64 + 1
+    }
+
+    /// [`cycles`] in a second, as measured since the daemon started.
+    pub fn cycles_per_second(&self) -> f64 {
+        let gone = cycles().wrapping_sub(self.start_cycles);
+        gone as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
     }
 }
 
@@ -141,6 +159,8 @@ pub struct Pool {
     published: Inputs,
     flow_limit: Arc<AtomicUsize>,
     exact_match: Arc<AtomicBool>,
+    sleep_max: SleepMax,
+    idle_wait_ms: Arc<AtomicU64>,
     punts: Arc<PuntQueue>,
     sampled: Instant,
     /// What threads that ended had counted, so that sums never fall.
@@ -166,6 +186,8 @@ impl Pool {
             published: Inputs::default(),
             flow_limit: Arc::new(AtomicUsize::new(flow_limit)),
             exact_match: Arc::new(AtomicBool::new(true)),
+            sleep_max: SleepMax::default(),
+            idle_wait_ms: Arc::new(AtomicU64::new(IDLE_WAIT_MS)),
             punts: Arc::default(),
             sampled: Instant::now(),
             ended: BTreeMap::new(),
@@ -230,6 +252,14 @@ impl Pool {
     }
 
     fn start(&mut self, core: usize) {
+        if let Err(e) = self.try_start(core) {
+            warn!("PMD thread on core {core} cannot be created: {e}");
+        }
+    }
+
+    fn try_start(&mut self, core: usize) -> std::io::Result<()> {
+        let waker = idle::waker()?;
+        let idle = Idle::new(waker.clone())?;
         let used = |n: &usize| self.pmds.values().any(|p| p.thread.number == *n);
         let number = (0..).find(|n| !used(n)).unwrap_or(0);
         let thread = Arc::new(Thread {
@@ -243,28 +273,31 @@ impl Pool {
             flow_limit: self.flow_limit.clone(),
             exact_match: self.exact_match.clone(),
             punts: self.punts.clone(),
+            sleep_max_us: AtomicU64::new(self.sleep_max.of_core(core)),
+            idle_wait_ms: self.idle_wait_ms.clone(),
+            waker,
             frames: ArrayQueue::new(FRAMES_MAX),
             stop: Default::default(),
         });
         let (shared, translate, clock) = (thread.clone(), self.translate.clone(), self.clock);
         let seed = RandomState::new().hash_one(core);
         let named = std::thread::Builder::new().name(format!("pmd-c{core:02}"));
-        let spawned = named.stack_size(crate::STACK_BYTES).spawn(move || {
+        let join = named.stack_size(crate::STACK_BYTES).spawn(move || {
             let mut set = CpuSet::new();
             set.set(core);
             if let Err(e) = sched_setaffinity(None, &set) {
                 warn!("PMD thread cannot be pinned to core {core}: {e}");
             }
-            run(&shared, &*translate, clock, seed);
-        });
-        match spawned {
-            Ok(join) => {
-                info!("PMD thread on core {core} created");
-                let (busy, total) = Default::default();
-                self.pmds.insert(core, Pmd { thread, join: Some(join), busy, total });
+            // Or else the kernel makes short sleeps up to 50 us longer, to wake for several at once.
+            if let Err(e) = set_current_timer_slack(NonZeroU64::new(1)) {
+                warn!("PMD thread on core {core} sleeps for longer than asked: {e}");
             }
-            Err(e) => warn!("PMD thread on core {core} cannot be created: {e}"),
-        }
+            run(&shared, &*translate, clock, seed, idle);
+        })?;
+        info!("PMD thread on core {core} created");
+        let (busy, total) = Default::default();
+        self.pmds.insert(core, Pmd { thread, join: Some(join), busy, total });
+        Ok(())
     }
 
     /// Polls and sends to exactly these ports. When this returns, no thread uses a port that is not
@@ -357,6 +390,25 @@ impl Pool {
         self.exact_match.store(on, Relaxed);
     }
 
+    /// How long threads may sleep between rounds.
+    pub fn set_sleep_max(&mut self, max: SleepMax) {
+        for (&core, pmd) in &self.pmds {
+            pmd.thread.sleep_max_us.store(max.of_core(core), Relaxed);
+        }
+        self.sleep_max = max;
+    }
+
+    /// What [`Pool::set_sleep_max`] was told last.
+    pub fn sleep_max(&self) -> &SleepMax {
+        &self.sleep_max
+    }
+
+    /// Milliseconds without a packet after which a thread waits for guests' kicks instead of polling;
+    /// 0 for never, `None` for the default.
+    pub fn set_idle_wait(&mut self, ms: Option<u64>) {
+        self.idle_wait_ms.store(ms.unwrap_or(IDLE_WAIT_MS), Relaxed);
+    }
+
     /// Changes how many megaflows a thread keeps at most.
     pub fn set_flow_limit(&mut self, limit: usize) {
         self.flow_limit.store(limit, Relaxed);
@@ -403,7 +455,7 @@ impl Pool {
             let c = &pmd.thread.counters;
             let busy = c.busy_cycles.get();
             pmd.busy.sample(busy);
-            pmd.total.sample(busy + c.idle_cycles.get());
+            pmd.total.sample(busy + c.idle_cycles.get() + c.sleep_cycles.get());
         }
     }
 
@@ -448,9 +500,7 @@ impl Drop for Pool {
 
 impl Pmd {
     fn wake(&self) {
-        if let Some(join) = &self.join {
-            join.thread().unpark();
-        }
+        self.thread.waker.ring();
     }
 
     /// True if the thread runs no more, as after a panic: nothing is to be waited for then.
@@ -581,6 +631,28 @@ mod tests {
         let dropped =
             || pool.threads()[0].thread.counters.drops.get(packet::DropReason::InvalidPort);
         until("drop", || dropped() == 1);
+    }
+
+    #[test]
+    fn a_thread_waits_only_if_it_misses_nothing_by_it() {
+        let mut pool = pool();
+        let sleeps = |pool: &Pool| pool.counters()["datapath_sleep_iterations"];
+        until("a wait of a thread without queues", || sleeps(&pool) > 0);
+        let a = Arc::new(SimPort::new("a"));
+        pool.set_idle_wait(Some(1));
+        pool.set_ports(vec![entry(1, &a)]);
+        let before = sleeps(&pool);
+        let rounds = |pool: &Pool| pool.counters()["datapath_idle_iterations"];
+        let (start, began) = (rounds(&pool), Instant::now());
+        until("rounds of a thread that cannot wait", || {
+            rounds(&pool) > start + 10_000 && began.elapsed() > Duration::from_millis(20)
+        });
+        assert_eq!(sleeps(&pool), before, "a simulated port has to be polled");
+        pool.set_sleep_max(SleepMax::parse("0,0:50").0);
+        until("sleeps by load", || sleeps(&pool) > before + 10);
+        pool.set_sleep_max(SleepMax::default());
+        pool.set_ports(Vec::new());
+        until("waits without queues", || sleeps(&pool) > before + 20);
     }
 
     #[test]

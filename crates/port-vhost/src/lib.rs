@@ -28,7 +28,7 @@ pub use ring::RingFault;
 
 use log_budget::LogBudget;
 use packet::{Burst, BurstBuf, DropCounts, DropReason, Set};
-use port::{Counters, Port};
+use port::{Counters, Port, Wait, Waker};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -278,5 +278,16 @@ impl Port for VhostPort {
         early.add(DropReason::TxContention, s.contended.load(Relaxed));
         sum.tx_dropped += sum.add_drops(&early);
         sum
+    }
+
+    fn wait_for(&self, queue: usize, waker: &Arc<Waker>) -> Wait {
+        let i = 2 * queue + 1;
+        if i < MAX_VRINGS { self.shared.vring(i).wait_for(waker) } else { Wait::Quiet }
+    }
+
+    fn wait_over(&self, queue: usize, waker: &Arc<Waker>) {
+        if let Some(vring) = self.shared.vrings.get(2 * queue + 1).and_then(OnceLock::get) {
+            vring.wait_over(waker);
+        }
     }
 }

@@ -206,6 +206,7 @@ impl<'p> Session<'p> {
                 let i = self.ring(code, s.index)?;
                 self.stop(i);
                 self.rings[i].kicked = false;
+                self.shared.vring(i).set_kick(None);
                 self.changed();
                 let state = VhostUserVringState::new(i as u32, self.rings[i].base);
                 return Ok(Reply::Body(state.as_slice().to_vec()));
@@ -230,19 +231,22 @@ impl<'p> Session<'p> {
         let value = m.body::<VhostUserU64>()?.value;
         let i = self.ring(m.code, (value & 0xff) as u32)?;
         let file = if value & NO_FD != 0 { None } else { Some(m.one_fd()?) };
-        let event = file.map(|f| event_fd(m.code, f)).transpose()?;
+        let file = file.map(|f| checked_event(m.code, f)).transpose()?;
         match request {
             Req::SET_VRING_KICK => {
-                // The switch polls; the descriptor only says that the ring may start.
+                // It says that the ring may start; who waits for a guest's packets waits for it.
+                if is_transmit(i) {
+                    self.shared.vring(i).set_kick(file.map(|f| Arc::new(f.into())));
+                }
                 self.rings[i].kicked = true;
                 self.start(i);
                 self.changed();
             }
             Req::SET_VRING_CALL => {
-                self.rings[i].call = event.map(Arc::new);
+                self.rings[i].call = file.map(|f| Arc::new(event_fd(f)));
                 self.shared.vring(i).set_call(self.rings[i].call.clone());
             }
-            _ => self.rings[i].err = event,
+            _ => self.rings[i].err = file.map(event_fd),
         }
         Ok(())
     }
@@ -313,6 +317,7 @@ impl Drop for Session<'_> {
             self.stop(i);
             self.report_fault(i);
             self.shared.vring(i).set_call(None);
+            self.shared.vring(i).set_kick(None);
         }
         self.shared.rx_queues.store(1, Relaxed);
         self.shared.tx_queues.store(0, Relaxed);
@@ -332,15 +337,25 @@ fn region(r: VhostUserSingleMemoryRegion) -> RegionSpec {
     plain_region(&r)
 }
 
-/// A descriptor from the front end as an eventfd that does not block a PMD thread. Anything else is
-/// refused, and so are all if /proc cannot say: a write to a file or a pipe has other effects.
-fn event_fd(code: u32, file: File) -> Result<EventFd, ProtocolError> {
+/// True if ring `i` is one that the guest transmits on.
+fn is_transmit(i: usize) -> bool {
+    i % 2 == 1
+}
+
+/// A descriptor from the front end that is an eventfd, and does not block a PMD thread. Anything else
+/// is refused, and so are all if /proc cannot say: a write to a file or a pipe has other effects.
+fn checked_event(code: u32, file: File) -> Result<File, ProtocolError> {
     let name = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
     if !name.is_ok_and(|n| n.as_os_str() == "anon_inode:[eventfd]") {
         let what = "the descriptor is not an eventfd".to_string();
         return Err(ProtocolError::Value { code, what });
     }
     never_block(file.as_fd())?;
+    Ok(file)
+}
+
+/// A descriptor that was found to be an eventfd.
+fn event_fd(file: File) -> EventFd {
     // SAFETY: `into_raw_fd` gives up the descriptor, so the EventFd is its only owner.
-    Ok(unsafe { EventFd::from_raw_fd(file.into_raw_fd()) })
+    unsafe { EventFd::from_raw_fd(file.into_raw_fd()) }
 }

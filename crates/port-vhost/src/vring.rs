@@ -3,9 +3,10 @@
 use crate::claim::{Claim, Claimed};
 use crate::ring::{AnyRing, RingFault};
 use packet::{Burst, BurstBuf, DropReason, Lender, Set};
-use port::QueueCounters;
+use port::{QueueCounters, Wait, Waker};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::*, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -17,12 +18,23 @@ const TX_CLAIM_CYCLES: u64 = 300_000;
 /// How long the session waits for a ring before it looks why it is held.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// What a thread needs that waits for a guest's kick.
+#[derive(Debug, Default)]
+struct Kicks {
+    /// Where the guest's kicks come.
+    event: Option<Arc<OwnedFd>>,
+    /// The thread that waits.
+    waiter: Option<Arc<Waker>>,
+}
+
 /// A virtqueue. The session starts and stops its ring; PMD threads use it while it runs.
 #[derive(Debug)]
 pub(crate) struct Vring {
     ring: Claim<Option<AnyRing>>,
     /// Where its interrupts go, for the session alone.
     call: Mutex<Option<Arc<EventFd>>>,
+    /// Not touched on the packet path.
+    kicks: Mutex<Kicks>,
     /// The ring runs and is enabled; looked at before the claim is tried.
     live: AtomicBool,
     /// The rule its guest broke, if the ring was stopped for that; 0 if not.
@@ -39,6 +51,7 @@ impl Vring {
         Vring {
             ring: Claim::new(None),
             call: Mutex::default(),
+            kicks: Mutex::default(),
             live: AtomicBool::new(false),
             fault: AtomicU8::new(0),
             fault_base: AtomicU32::new(0),
@@ -58,7 +71,10 @@ impl Vring {
         let live = ring.is_some() && enabled;
         let mut held = self.claim();
         self.live.store(live, Relaxed);
-        std::mem::replace(&mut *held, ring)
+        let was = std::mem::replace(&mut *held, ring);
+        drop(held);
+        self.wake();
+        was
     }
 
     /// Lets packets pass, or not, if there is a ring.
@@ -69,6 +85,57 @@ impl Vring {
         if let Some(ring) = &mut *held {
             fence(SeqCst);
             ring.tell(&self.counters);
+        }
+        drop(held);
+        self.wake();
+    }
+
+    fn kicks(&self) -> MutexGuard<'_, Kicks> {
+        self.kicks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes where the guest's kicks come.
+    pub(crate) fn set_kick(&self, event: Option<Arc<OwnedFd>>) {
+        self.kicks().event = event;
+        self.wake();
+    }
+
+    /// Has a thread that waits look at the ring again. To be called after a change, without the claim.
+    fn wake(&self) {
+        if let Some(waiter) = &self.kicks().waiter {
+            waiter.ring();
+        }
+    }
+
+    /// See [`port::Port::wait_for`]. What the session changes before this looks is seen here; for what
+    /// it changes after, it finds `waiter`.
+    pub(crate) fn wait_for(&self, waiter: &Arc<Waker>) -> Wait {
+        let mut kicks = self.kicks();
+        kicks.waiter = Some(waiter.clone());
+        let Some(mut held) = self.ring.try_claim() else {
+            return Wait::Poll;
+        };
+        let Some(ring) = held.as_mut().filter(|_| self.is_live()) else {
+            return Wait::Quiet;
+        };
+        match &kicks.event {
+            Some(event) if !ring.ask_for_kicks() => Wait::Signal(event.clone()),
+            _ => Wait::Poll,
+        }
+    }
+
+    /// See [`port::Port::wait_over`]. Does nothing if another thread waits by now.
+    pub(crate) fn wait_over(&self, waiter: &Arc<Waker>) {
+        let mut kicks = self.kicks();
+        if kicks.waiter.take_if(|w| Arc::ptr_eq(w, waiter)).is_none() {
+            return;
+        }
+        // In vain only if the session lost its processor meanwhile; then the guest kicks for nothing
+        // until the next time.
+        if let Some(mut held) = self.ring.claim_within(TX_CLAIM_CYCLES)
+            && let Some(ring) = held.as_mut()
+        {
+            ring.refuse_kicks();
         }
     }
 

@@ -7,10 +7,13 @@
 
 mod counters;
 pub mod sim;
+mod wait;
 
 pub use counters::{Counters, QueueCounters};
+pub use wait::{Wait, Waker};
 
 use packet::{Burst, BurstBuf, Set};
+use std::sync::Arc;
 
 /// A port of the switch. Its methods may be called by several PMD threads at the same time; a queue
 /// that is in use by another thread is skipped, not waited for.
@@ -45,4 +48,18 @@ pub trait Port: Send + Sync {
 
     /// Sums of all counters since the port was added.
     fn counters(&self) -> Counters;
+
+    /// Asks to be told of packets in receive queue `queue`, because the calling thread wants to wait
+    /// for them. From then until [`Port::wait_over`] the port also rings `waker` when the queue starts,
+    /// or may have lost the request. Off the packet path, may be called again at any time; a port that
+    /// cannot tell, as by default, keeps its threads polling.
+    fn wait_for(&self, queue: usize, waker: &Arc<Waker>) -> Wait {
+        let _ = (queue, waker);
+        Wait::Poll
+    }
+
+    /// The thread polls queue `queue` again and does not want to be told any more.
+    fn wait_over(&self, queue: usize, waker: &Arc<Waker>) {
+        let _ = (queue, waker);
+    }
 }

@@ -4,6 +4,7 @@ use crate::flow_table;
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
 use pipeline::BridgeConfig;
+use pmd::SleepMax;
 use std::collections::{BTreeMap, BTreeSet};
 use tables::TableConfig;
 
@@ -107,16 +108,31 @@ impl Desired {
         let mut rows: Vec<(Uuid, &Row)> = rows.collect();
         rows.sort_by_key(|(_, row)| row.string("name"));
         let bridges = rows.into_iter().map(|(uuid, row)| reading.bridge(uuid, row)).collect();
-        for key in ["flow-limit", "max-idle", "stats-update-interval"] {
+        for key in ["flow-limit", "max-idle", "stats-update-interval", "pmd-idle-wait"] {
             let _: Option<u64> = reading.number("other_config", root, key);
         }
-        Desired {
+        let mut desired = Desired {
             root: Some(uuid),
             next_cfg: root.integer("next_cfg").unwrap_or(0),
             other_config: root.string_map("other_config"),
             bridges,
             complaints: reading.complaints,
-        }
+        };
+        let complain = |part| {
+            let text =
+                format!("other_config:pmd-sleep-max: \"{part}\" is neither a number from 0 on");
+            text + " nor one for a core, as in 8:50; it is left out"
+        };
+        let wrong: Vec<String> =
+            SleepMax::parse(desired.sleep_max()).1.into_iter().map(complain).collect();
+        desired.complaints.extend(wrong);
+        desired
+    }
+
+    /// `other_config:pmd-sleep-max`, or what it was called before OVS 3.2.
+    pub(crate) fn sleep_max(&self) -> &str {
+        let keys = ["pmd-sleep-max", "pmd-maxsleep"];
+        keys.iter().find_map(|&k| self.other_config.get(k)).map_or("", String::as_str)
     }
 
     /// An integer of `other_config`, if it is there and one.

@@ -9,7 +9,7 @@ use datapath::PUNTS_MAX;
 use flow::DpPort;
 use ovsdb::Uuid;
 use pipeline::{OfPort, Pipeline};
-use pmd::{Clock, Pool, PortEntry, Revalidator, Topology, parse_cpu_mask};
+use pmd::{Clock, Pool, PortEntry, Revalidator, SleepMax, Topology, parse_cpu_mask};
 use port::Counters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -178,6 +178,8 @@ impl Switch {
         self.pool.set_flow_limit(limit.min(FLOW_LIMIT_MAX) as usize);
         // The inverse of a probability in OVS; here, 0 turns the cache off and all else is 1.
         self.pool.set_exact_match(desired.number("emc-insert-inv-prob") != Some(0));
+        self.pool.set_idle_wait(desired.number("pmd-idle-wait"));
+        self.pool.set_sleep_max(SleepMax::parse(desired.sleep_max()).0);
         let idle = desired.number("max-idle").unwrap_or(MAX_IDLE_MS);
         self.revalidator.limits().max_idle_ms.store(idle.max(500), Relaxed);
     }

@@ -20,6 +20,7 @@ use crate::mem::{GuestMemory, Window};
 use packet::{BURST, Burst, BurstBuf, Set};
 use port::QueueCounters;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Descriptor flags (virtio 1.3, 2.7.5 and 2.8.1).
@@ -153,6 +154,11 @@ pub(crate) trait Layout {
     fn prefetch(&self);
     /// As `VHOST_USER_GET_VRING_BASE` reports it: after the last buffer that was given back.
     fn base(&self) -> u32;
+    /// Tells the driver whether to kick when it makes the next buffer available. A ring begins with
+    /// `false`, and a driver may kick all the same.
+    fn want_kicks(&mut self, on: bool);
+    /// Whether the next buffer is available; touches no state.
+    fn has_new(&self) -> bool;
 }
 
 /// A piece of a buffer, here.
@@ -351,6 +357,21 @@ impl<L: Layout> Ring<L> {
             c.notified();
         }
     }
+
+    /// Asks the driver for a kick with the next buffer. True if one is there already, for which no
+    /// kick may come.
+    pub(crate) fn ask_for_kicks(&mut self) -> bool {
+        self.layout.want_kicks(true);
+        // The wish must be visible before the ring is looked at, or both sides may miss it (virtio
+        // 1.3, 2.7.13.4.1 and 2.8.21.3.1 have the driver's half).
+        fence(Ordering::SeqCst);
+        self.layout.has_new()
+    }
+
+    /// Tells the driver that no kicks are needed.
+    pub(crate) fn refuse_kicks(&mut self) {
+        self.layout.want_kicks(false);
+    }
 }
 
 /// The two words of an indirect table's entry, each byte read exactly once. A driver may put the
@@ -419,5 +440,13 @@ impl AnyRing {
 
     pub(crate) fn set_call(&mut self, call: Option<Arc<EventFd>>) {
         either!(self, r => r.set_call(call))
+    }
+
+    pub(crate) fn ask_for_kicks(&mut self) -> bool {
+        either!(self, r => r.ask_for_kicks())
+    }
+
+    pub(crate) fn refuse_kicks(&mut self) {
+        either!(self, r => r.refuse_kicks())
     }
 }

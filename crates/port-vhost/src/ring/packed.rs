@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 const F_AVAIL: u16 = 1 << 7;
 const F_USED: u16 = 1 << 15;
 /// Event suppression flags (virtio 1.3, 2.8.10).
+const EVENT_ENABLE: u16 = 0;
 const EVENT_DISABLE: u16 = 1;
 const EVENT_DESC: u16 = 2;
 
@@ -52,6 +53,7 @@ impl Place {
 pub(crate) struct Packed {
     desc: *mut u64,
     driver_event: *mut u32,
+    device_event: *mut u32,
     size: u16,
     event_idx: bool,
     /// Next descriptor to read.
@@ -79,15 +81,12 @@ impl Packed {
         let desc = at(spec.desc, 16 * u64::from(spec.size), 16)?.cast::<u64>();
         let driver_event = at(spec.driver, 4, 4)?.cast::<u32>();
         let device_event = at(spec.device, 4, 4)?.cast::<u32>();
-        // SAFETY: `device_event` is 4 aligned bytes of guest memory.
-        let device_event = unsafe { AtomicU32::from_ptr(device_event) };
-        // A polling device wants no kicks.
-        device_event.store((u32::from(EVENT_DISABLE) << 16).to_le(), Ordering::Relaxed);
         // All buffers are given back within the burst, so used and available places are the same.
         let place = Place { index, wrap: spec.base & 0x8000 != 0 };
         let mut ring = Packed {
             desc,
             driver_event,
+            device_event,
             size: spec.size,
             event_idx: spec.event_idx,
             next: place,
@@ -97,6 +96,8 @@ impl Packed {
         };
         let place = ring.recover(place);
         (ring.next, ring.used) = (place, place);
+        // A polling device wants no kicks.
+        ring.want_kicks(false);
         Some(ring)
     }
 
@@ -335,5 +336,16 @@ impl Layout for Packed {
 
     fn base(&self) -> u32 {
         self.used.bits() | self.used.bits() << 16
+    }
+
+    fn want_kicks(&mut self, on: bool) {
+        let wish = if on { EVENT_ENABLE } else { EVENT_DISABLE };
+        // SAFETY: `device_event` is 4 aligned bytes of guest memory, see `new`.
+        let event = unsafe { AtomicU32::from_ptr(self.device_event) };
+        event.store((u32::from(wish) << 16).to_le(), Ordering::Relaxed);
+    }
+
+    fn has_new(&self) -> bool {
+        self.is_available(self.next)
     }
 }

@@ -201,6 +201,23 @@ impl Layout for Split {
     fn base(&self) -> u32 {
         u32::from(self.used_next)
     }
+
+    fn want_kicks(&mut self, on: bool) {
+        if self.event_idx {
+            // The driver kicks when it passes this index: with the next buffer, or, as it has passed
+            // the one before already, in 65535 buffers.
+            let event = if on { self.next } else { self.next.wrapping_sub(1) };
+            let at = 2 + 4 * (usize::from(self.mask) + 1);
+            self.word(self.used, at).store(event.to_le(), Ordering::Relaxed);
+        } else {
+            let flags = if on { 0 } else { NO_NOTIFY };
+            self.word(self.used, 0).store(flags.to_le(), Ordering::Relaxed);
+        }
+    }
+
+    fn has_new(&self) -> bool {
+        u16::from_le(self.word(self.avail, 1).load(Ordering::Acquire)) != self.next
+    }
 }
 
 /// True if going from `old` to `new` passes `event` (virtio 1.3, 2.7.7.1).

@@ -99,6 +99,7 @@ impl Session<'_> {
         for i in 0..self.rings.len() {
             self.stop(i);
             self.shared.vring(i).set_call(None);
+            self.shared.vring(i).set_kick(None);
             self.rings[i] = Setup::default();
         }
         self.changed();

@@ -6,7 +6,7 @@ use packet::{BurstBuf, DropReason, Set};
 use port::{Counters, Port};
 use port_vhost::{Config, Mode, VhostPort};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::thread::JoinHandle;
@@ -29,17 +29,7 @@ pub struct Lab {
 impl Lab {
     pub fn new(modes: &[Mode], mtu: u32) -> Lab {
         let dir = tempfile::tempdir().expect("a directory");
-        let open = |(i, &mode): (usize, &Mode)| {
-            let config = Config {
-                name: format!("port{i}"),
-                mode,
-                path: dir.path().join(format!("port{i}")),
-                mtu,
-                on_change: Box::new(|| {}),
-            };
-            Arc::new(VhostPort::open(config).expect("the port opens"))
-        };
-        let ports: Vec<_> = modes.iter().enumerate().map(open).collect();
+        let ports = open_ports(dir.path(), modes, mtu);
         let (stop, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (p, s, t) = (ports.clone(), stop.clone(), turns.clone());
         let thread = Some(std::thread::spawn(move || forward(&p, &s, &t)));
@@ -52,13 +42,7 @@ impl Lab {
 
     /// A guest's configuration for a port.
     pub fn guest(&self, port: usize) -> Guest {
-        let path = self.socket(port);
-        let mut config = Guest::new(match self.ports[port].mode() {
-            Mode::Client => SocketMode::Listen(path),
-            Mode::Server => SocketMode::Connect(path),
-        });
-        config.patience = PATIENCE;
-        config
+        guest(&self.ports[port])
     }
 
     pub fn counters(&self, port: usize) -> Counters {
@@ -84,6 +68,32 @@ impl Drop for Lab {
             result.expect("the forwarding thread did not panic");
         }
     }
+}
+
+/// Ports with sockets in `dir`.
+pub fn open_ports(dir: &Path, modes: &[Mode], mtu: u32) -> Vec<Arc<VhostPort>> {
+    let open = |(i, &mode): (usize, &Mode)| {
+        let config = Config {
+            name: format!("port{i}"),
+            mode,
+            path: dir.join(format!("port{i}")),
+            mtu,
+            on_change: Box::new(|| {}),
+        };
+        Arc::new(VhostPort::open(config).expect("the port opens"))
+    };
+    modes.iter().enumerate().map(open).collect()
+}
+
+/// A guest's configuration for a port.
+pub fn guest(port: &VhostPort) -> Guest {
+    let path = port.path().to_owned();
+    let mut config = Guest::new(match port.mode() {
+        Mode::Client => SocketMode::Listen(path),
+        Mode::Server => SocketMode::Connect(path),
+    });
+    config.patience = PATIENCE;
+    config
 }
 
 fn forward(ports: &[Arc<VhostPort>], stop: &AtomicBool, turns: &AtomicU64) {

@@ -34,6 +34,13 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
         Ok(String::new())
     });
     let s = switch.clone();
+    c.add("dpif-netdev/pmd-sleep-show", "[-pmd core] [dp]", 0..=3, move |a| {
+        let only = core_asked(a)?;
+        let default_us = locked(&s).pool.sleep_max().default_us;
+        let head = format!("Default max sleep: {default_us:4} us\n");
+        Ok(head + &threads(&s, only).iter().map(sleeps).collect::<String>())
+    });
+    let s = switch.clone();
     c.add("dpctl/del-flows", "[dp]", 0..=1, move |_| {
         purge(&s);
         Ok(String::new())
@@ -60,7 +67,7 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
 }
 
 /// The core in `-pmd CORE`; the only other word there may be is the datapath's name.
-fn core_asked(args: &[String]) -> Result<Option<usize>, String> {
+pub(super) fn core_asked(args: &[String]) -> Result<Option<usize>, String> {
     let (mut core, mut words) = (None, args.iter());
     while let Some(word) = words.next() {
         if word == "-pmd" {
@@ -177,7 +184,13 @@ fn rxqs(t: &ThreadView) -> String {
     out + &format!("  overhead: {}\n", percent(t.overhead))
 }
 
-fn ratio(a: u64, b: u64) -> f64 {
+fn sleeps(t: &ThreadView) -> String {
+    let max_us = t.thread.sleep_max_us.load(Relaxed);
+    let head = format!("pmd thread numa_id {} core_id {}:\n", t.node, t.core);
+    head + &format!("  max sleep: {max_us:4} us\n")
+}
+
+pub(super) fn ratio(a: u64, b: u64) -> f64 {
     if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }
 

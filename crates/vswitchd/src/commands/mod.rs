@@ -6,6 +6,7 @@ mod fdb;
 mod megaflows;
 mod ofctl;
 mod ofproto;
+mod perf;
 
 use crate::daemon::{Event, Shared, Stop, locked};
 use crate::log;
@@ -52,6 +53,7 @@ pub(crate) fn all(switch: &Shared, events: Sender<Event>) -> Commands {
     fdb::add(&mut c, switch);
     ofctl::add(&mut c, switch);
     ofproto::add(&mut c, switch);
+    perf::add(&mut c, switch);
     c
 }
 

@@ -66,6 +66,28 @@ fn threads_have_the_shape_of_ovs(d: &Daemon, ovs: &Ovs) {
         };
         assert_eq!(labels(&d.appctl(command)), labels(&ovs.appctl(command).out), "{command}");
     }
+    // In order, without values, and without what came in OVS 3.2.
+    let lines = |text: &str| -> Vec<String> {
+        let name = |l: &str| {
+            let name = l.split(':').next().unwrap_or_default();
+            name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned()
+        };
+        text.lines().filter(|l| !l.to_lowercase().contains("sleep")).map(name).collect()
+    };
+    let command = "dpif-netdev/pmd-perf-show";
+    let (ours, theirs) = (d.appctl(command), ovs.appctl(command).out);
+    assert_eq!(lines(&ours), lines(&theirs), "{ours}{theirs}");
+    let column = |text: &str, name: &str| {
+        let line = text.lines().find(|l| l.contains(name)).unwrap_or_default();
+        line.find("  (").map(|at| (line.find(name), at))
+    };
+    for name in ["Iterations:", "busy iterations:", "Used TSC cycles:", "EMC hits:", "Upcalls:"] {
+        assert_eq!(column(&ours, name), column(&theirs, name), "{name}: {ours}{theirs}");
+    }
+    assert_eq!(
+        column(&ours, "sleep iterations:"),
+        column(&ours, "busy iterations:").map(|(_, at)| (Some(4), at))
+    );
 }
 
 fn megaflows_have_the_shape_of_ovs(d: &Daemon, ovs: &Ovs) {

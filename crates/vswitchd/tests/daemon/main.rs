@@ -6,6 +6,7 @@ mod bench;
 mod commands;
 mod configure;
 mod flows;
+mod idle;
 mod numbers;
 mod ofctl;
 mod ovs;

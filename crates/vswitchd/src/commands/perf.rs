@@ -1,0 +1,128 @@
+//! `dpif-netdev/pmd-perf-show`: what PMD threads did with their time, in the text of OVS 3.2 and later
+//! without `other_config:pmd-perf-metrics`, that is, without histograms.
+
+use super::datapath::{core_asked, ratio, threads};
+use crate::daemon::{Shared, locked};
+use ::datapath::WalkCounts;
+use pmd::ThreadView;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use unixctl::Commands;
+
+pub(super) fn add(c: &mut Commands, switch: &Shared) {
+    let s = switch.clone();
+    let usage = "[-nh] [-it iter-history-len] [-ms ms-history-len] [-pmd core] [dp]";
+    c.add("dpif-netdev/pmd-perf-show", usage, 0..=8, move |args| {
+        let only = core_asked(&without_histogram_options(args)?)?;
+        let hz = locked(&s).clock.cycles_per_second();
+        Ok(threads(&s, only).iter().map(|t| show(t, hz)).collect())
+    });
+}
+
+/// The arguments that say which threads; the others say which histograms, and there are none.
+fn without_histogram_options(args: &[String]) -> Result<Vec<String>, String> {
+    let (mut rest, mut words) = (Vec::new(), args.iter());
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-nh" => {}
+            "-it" | "-ms" => {
+                let number = words.next().and_then(|n| n.parse::<u32>().ok());
+                number.ok_or_else(|| format!("{word} must be followed by a number"))?;
+            }
+            _ => rest.push(word.clone()),
+        }
+    }
+    Ok(rest)
+}
+
+fn show(t: &ThreadView, hz: f64) -> String {
+    let (c, duration) = (t.thread.counts(), t.thread.counted_for());
+    let mut out = format!("\nTime: {}\n", time_of_day());
+    out += &format!("Measurement duration: {:.3} s\n\n", duration.as_secs_f64());
+    out += &format!("pmd thread numa_id {} core_id {}:\n\n", t.node, t.core);
+    out += &iterations(&c, duration, hz);
+    out += &received(&c, duration);
+    out + &sent(&c, duration)
+}
+
+/// The time of day in UTC, with milliseconds.
+fn time_of_day() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (s, ms) = (now.as_secs(), now.subsec_millis());
+    format!("{:02}:{:02}:{:02}.{ms:03}", s / 3600 % 24, s / 60 % 60, s % 60)
+}
+
+fn iterations(c: &WalkCounts, duration: Duration, hz: f64) -> String {
+    let all = c.idle_iterations + c.busy_iterations;
+    let used = c.idle_cycles + c.busy_cycles;
+    let us = |cycles: u64| cycles as f64 * 1e6 / hz;
+    let line = |name: &str, n: u64, tail: String| format!("  {name:<18}{n:14}  ({tail})\n");
+    let of_used = |part| format!("{:5.1} % of used cycles", 100.0 * ratio(part, used));
+    let each = if all == 0 { 0.0 } else { us(used + c.sleep_cycles) / all as f64 };
+    let of_time = 100.0 * us(used) / 1e6 / duration.as_secs_f64().max(1e-9);
+    let of_all = 100.0 * ratio(c.sleep_iterations, all);
+    let slept = us(c.sleep_cycles);
+    let nap = if c.sleep_iterations == 0 { 0.0 } else { slept / c.sleep_iterations as f64 };
+    line("Iterations:", all, format!("{each:.2} us/it"))
+        + &line("- Used TSC cycles:", used, format!("{of_time:5.1} % of total cycles"))
+        + &line("- idle iterations:", c.idle_iterations, of_used(c.idle_cycles))
+        + &line("- busy iterations:", c.busy_iterations, of_used(c.busy_cycles))
+        + &format!(
+            "  - sleep iterations:{:13}  ({of_all:5.1} % of iterations)\n",
+            c.sleep_iterations
+        )
+        + &format!("  Sleep time (us):    {slept:12.0}  ({nap:3.0} us/iteration avg.)\n")
+}
+
+fn kpps(packets: u64, duration: Duration) -> f64 {
+    packets as f64 / 1e3 / duration.as_secs_f64().max(1e-9)
+}
+
+fn received(c: &WalkCounts, duration: Duration) -> String {
+    if c.received == 0 {
+        return format!("  Rx packets:         {:12}\n", 0);
+    }
+    let passes = c.received + c.recirculated;
+    let share = |part| 100.0 * ratio(part, passes);
+    let none = |name: &str| format!("  {name:<20}{:12}  ({:5.1} %)\n", 0, 0.0);
+    let lost = c.upcalls_not_installed;
+    format!(
+        "  Rx packets:         {:12}  ({:.0} Kpps, {:.0} cycles/pkt)\n",
+        c.received,
+        kpps(c.received, duration),
+        ratio(c.busy_cycles, c.received)
+    ) + &format!(
+        "  Datapath passes:    {passes:12}  ({:.2} passes/pkt)\n",
+        ratio(passes, c.received)
+    ) + &none("- PHWOL hits:")
+        + &none("- MFEX Opt hits:")
+        + &none("- Simple Match hits:")
+        + &format!("  - EMC hits:         {:12}  ({:5.1} %)\n", c.emc_hits, share(c.emc_hits))
+        + &none("- SMC hits:")
+        + &format!(
+            "  - Megaflow hits:    {:12}  ({:5.1} %, {:.2} subtbl lookups/hit)\n",
+            c.megaflow_hits,
+            share(c.megaflow_hits),
+            ratio(c.subtable_lookups, c.megaflow_hits)
+        )
+        // How long upcalls take is not measured here.
+        + &format!(
+            "  - Upcalls:          {:12}  ({:5.1} %, {:.1} us/upcall)\n",
+            c.upcalls - lost,
+            share(c.upcalls - lost),
+            0.0
+        )
+        + &format!("  - Lost upcalls:     {lost:12}  ({:5.1} %)\n", share(lost))
+}
+
+fn sent(c: &WalkCounts, duration: Duration) -> String {
+    if c.tx_packets == 0 {
+        return format!("  Tx packets:         {:12}\n\n", 0);
+    }
+    format!(
+        "  Tx packets:         {:12}  ({:.0} Kpps)\n  Tx batches:         {:12}  ({:.2} pkts/batch)\n",
+        c.tx_packets,
+        kpps(c.tx_packets, duration),
+        c.tx_batches,
+        ratio(c.tx_packets, c.tx_batches)
+    )
+}
