@@ -60,7 +60,11 @@ impl Template {
             let [high, low] = m.tcp_flags.to_bytes();
             put(46, &[high & 0x0f, low], &key.tcp_flags.to_bytes());
         }
-        Some(Template { mask: AT.map(|at| word(&mask, at)), value: AT.map(|at| word(&value, at)), tcp })
+        Some(Template {
+            mask: AT.map(|at| word(&mask, at)),
+            value: AT.map(|at| word(&value, at)),
+            tcp,
+        })
     }
 
     /// The packet's TCP flags if it belongs to the megaflow. `None` also for lengths that contradict
@@ -68,10 +72,9 @@ impl Template {
     #[inline(always)]
     fn matches(&self, packet: &Packet) -> Option<u16> {
         let b: &[u8; BYTES] = packet.header().first_chunk()?;
-        let mut differ = 0;
-        for ((at, mask), value) in AT.into_iter().zip(&self.mask).zip(&self.value) {
-            differ |= (word(b, at) & mask) ^ value;
-        }
+        // Written out, as a loop over words is left a loop.
+        let d = |i: usize| (word(b, AT[i]) & self.mask[i]) ^ self.value[i];
+        let differ = (d(0) | d(1)) | (d(2) | d(3)) | (d(4) | d(5)) | d(6);
         let total = usize::from(u16::from_be_bytes([b[16], b[17]]));
         let (headers, flags) = match self.tcp {
             true => (20 + usize::from(b[46] >> 4) * 4, u16::from_be_bytes([b[46] & 0x0f, b[47]])),
@@ -95,7 +98,7 @@ impl Template {
 
 #[inline(always)]
 fn word(bytes: &[u8; BYTES], at: usize) -> u64 {
-    u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]))
+    u64::from_ne_bytes(*bytes[at..].first_chunk().expect("all words lie within the template"))
 }
 
 #[cfg(test)]

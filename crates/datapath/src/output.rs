@@ -26,7 +26,12 @@ pub(crate) struct Sender<'a, 'b, 'c> {
 
 impl Outputs {
     pub(crate) fn new() -> Outputs {
-        Outputs { by_port: Vec::new(), touched: Vec::new(), waiting: Set::NONE, untold: Untold::default() }
+        Outputs {
+            by_port: Vec::new(),
+            touched: Vec::new(),
+            waiting: Set::NONE,
+            untold: Untold::default(),
+        }
     }
 
     /// Makes room for as many ports as there are; allocates only after ports were added.

@@ -1,5 +1,6 @@
 //! Whose turn it is among the queues of a thread: while several have more packets than the thread can
-//! take, each gets the same share of its cycles, whatever its packets cost.
+//! take, each gets the same share of its cycles, whatever its packets cost. Queues that had nothing for
+//! long are looked at less often, so that a hundred idle guests do not cost the busy ones half their rate.
 //!
 //! Without this, burst for burst, a tenant whose packets are ten times as dear as others' (many masks,
 //! misses, rewrites) would get ten times their share.
@@ -8,6 +9,12 @@
 /// some tens of microseconds.
 const AHEAD_MAX: u64 = 100_000;
 
+/// Looks in vain after which a queue counts as quiet.
+const QUIET_AFTER: u32 = 1000;
+/// A quiet queue is looked at in one of so many rounds. A round with a few busy queues takes some
+/// microseconds, so a guest that begins to send waits for some tens at most.
+const QUIET_ONE_IN: usize = 8;
+
 #[derive(Clone, Copy, Default)]
 struct Queue {
     /// Cycles spent on it since queues last began to wait.
@@ -15,11 +22,14 @@ struct Queue {
     /// It had packets when it was last polled, so it may have more. If it has none after all, that
     /// costs the others one round.
     waits: bool,
+    /// Looks in vain since it had packets.
+    in_vain: u32,
 }
 
 /// The queues of one thread, by their place in its plan.
 pub(crate) struct Turns {
     queues: Vec<Queue>,
+    round: usize,
     /// The least that was spent on any that waits, and what others may not exceed meanwhile.
     least: u64,
     limit: u64,
@@ -27,13 +37,16 @@ pub(crate) struct Turns {
 
 impl Turns {
     pub(crate) fn new(queues: usize) -> Turns {
-        Turns { queues: vec![Queue::default(); queues], least: 0, limit: u64::MAX }
+        Turns { queues: vec![Queue::default(); queues], round: 0, least: 0, limit: u64::MAX }
     }
 
     /// Whether to poll queue `i` in this round.
     #[inline(always)]
     pub(crate) fn may(&self, i: usize) -> bool {
-        self.queues.get(i).is_none_or(|q| q.spent <= self.limit)
+        self.queues.get(i).is_none_or(|q| {
+            let due = q.in_vain < QUIET_AFTER || (i + self.round).is_multiple_of(QUIET_ONE_IN);
+            due && q.spent <= self.limit
+        })
     }
 
     /// Queue `i` was polled and had packets that cost `cycles`.
@@ -42,7 +55,7 @@ impl Turns {
         if let Some(q) = self.queues.get_mut(i) {
             // Who had nothing to do earns no claim by it.
             let before = if q.waits { q.spent } else { q.spent.max(self.least) };
-            *q = Queue { spent: before.saturating_add(cycles), waits: true };
+            *q = Queue { spent: before.saturating_add(cycles), waits: true, in_vain: 0 };
         }
     }
 
@@ -51,11 +64,13 @@ impl Turns {
     pub(crate) fn idled(&mut self, i: usize) {
         if let Some(q) = self.queues.get_mut(i) {
             q.waits = false;
+            q.in_vain = q.in_vain.saturating_add(1);
         }
     }
 
     /// All queues had their chance.
     pub(crate) fn end_round(&mut self) {
+        self.round = self.round.wrapping_add(1);
         match self.queues.iter().filter(|q| q.waits).map(|q| q.spent).min() {
             Some(least) => {
                 self.least = least;
@@ -63,7 +78,9 @@ impl Turns {
             }
             // Nobody waits: what was is forgotten.
             None if self.limit != u64::MAX => {
-                self.queues.fill(Queue::default());
+                for q in &mut self.queues {
+                    q.spent = 0;
+                }
                 (self.least, self.limit) = (0, u64::MAX);
             }
             None => {}
@@ -120,6 +137,25 @@ mod tests {
         // A partner that has a few packets now and then takes no more than a round.
         let spent = rounds(&mut turns, 1000, [100, 40_000], |round, i| i == 1 || round % 2 == 0);
         assert_eq!(spent, [50_000, 40_000_000]);
+    }
+
+    #[test]
+    fn quiet_queues_are_looked_at_in_some_rounds_and_at_once_when_they_wake() {
+        let mut turns = Turns::new(2);
+        rounds(&mut turns, 2000, [100, 100], |_, i| i == 1);
+        let looks = |turns: &mut Turns| {
+            (0..8)
+                .filter(|_| {
+                    let may = turns.may(0);
+                    turns.end_round();
+                    may
+                })
+                .count()
+        };
+        assert_eq!(looks(&mut turns), 1);
+        turns.took(0, 100);
+        turns.idled(0);
+        assert_eq!(looks(&mut turns), 8);
     }
 
     #[test]

@@ -79,7 +79,7 @@ struct Shared {
     name: String,
     on_change: Box<dyn Fn() + Send + Sync>,
     /// Made when a front end first touches them.
-    vrings: Box<[OnceLock<Vring>]>,
+    vrings: Box<[OnceLock<Box<Vring>>]>,
     /// Receive queues to poll, see [`Port::rx_queues`].
     rx_queues: AtomicUsize,
     /// Pairs among which a live transmit queue is looked for.
@@ -103,7 +103,7 @@ struct Shared {
 impl Shared {
     /// Queue `i`, made if need be. `i` is less than [`MAX_VRINGS`].
     fn vring(&self, i: usize) -> &Vring {
-        self.vrings[i].get_or_init(|| Vring::new(self.bell.clone()))
+        self.vrings[i].get_or_init(|| Box::new(Vring::new(self.bell.clone())))
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
@@ -215,6 +215,7 @@ impl VhostPort {
         (0..n)
             .map(|k| 2 * ((thread + k) % n))
             .find_map(|i| self.shared.vrings[i].get().filter(|v| v.is_live()))
+            .map(|ring| &**ring)
     }
 }
 

@@ -24,7 +24,7 @@ const QUEUE_SIZE: u16 = 256;
 const IDLE_QUEUE_SIZE: u16 = 256;
 
 /// Frames in flight or waiting in each busy transmit ring.
-const DEPTH: u16 = 512;
+const DEPTH: u16 = 192;
 
 /// Bytes of headers that the MTU does not count.
 const ETHERNET_BYTES: u16 = 14;
