@@ -193,10 +193,9 @@ pub(crate) fn run(
             exact_match: thread.exact_match.load(Relaxed),
         };
         let began = last;
-        for (i, rxq) in plan.rxqs.iter().enumerate() {
-            if !turns.may(i) {
-                continue;
-            }
+        for k in 0..turns.looks() {
+            let i = turns.look(k);
+            let Some(rxq) = plan.rxqs.get(i).filter(|_| turns.may(i)) else { continue };
             let n = datapath.walk(&*rxq.port, rxq.queue, rxq.number, &context);
             if n > 0 {
                 packets += n;

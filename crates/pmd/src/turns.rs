@@ -13,7 +13,7 @@ const AHEAD_MAX: u64 = 100_000;
 const QUIET_AFTER: u32 = 1000;
 /// A quiet queue is looked at in one of so many rounds. A round with a few busy queues takes some
 /// microseconds, so a guest that begins to send waits for some tens at most.
-const QUIET_ONE_IN: usize = 8;
+const QUIET_ONE_IN: usize = 16;
 
 #[derive(Clone, Copy, Default)]
 struct Queue {
@@ -29,7 +29,14 @@ struct Queue {
 /// The queues of one thread, by their place in its plan.
 pub(crate) struct Turns {
     queues: Vec<Queue>,
-    round: usize,
+    /// The queues that are looked at in every round, and the quiet ones, by number.
+    awake: Vec<usize>,
+    quiet: Vec<usize>,
+    /// Where among the quiet ones this round begins, and how many it looks at.
+    from: usize,
+    some: usize,
+    /// A queue has become quiet or woken.
+    changed: bool,
     /// The least that was spent on any that waits, and what others may not exceed meanwhile.
     least: u64,
     limit: u64,
@@ -37,16 +44,37 @@ pub(crate) struct Turns {
 
 impl Turns {
     pub(crate) fn new(queues: usize) -> Turns {
-        Turns { queues: vec![Queue::default(); queues], round: 0, least: 0, limit: u64::MAX }
+        Turns {
+            queues: vec![Queue::default(); queues],
+            awake: (0..queues).collect(),
+            quiet: Vec::with_capacity(queues),
+            from: 0,
+            some: 0,
+            changed: false,
+            least: 0,
+            limit: u64::MAX,
+        }
+    }
+
+    /// Queues to look at in this round.
+    #[inline(always)]
+    pub(crate) fn looks(&self) -> usize {
+        self.awake.len() + self.some
+    }
+
+    /// The number of the `k`th of them.
+    #[inline(always)]
+    pub(crate) fn look(&self, k: usize) -> usize {
+        match self.awake.get(k) {
+            Some(i) => *i,
+            None => self.quiet[(self.from + k - self.awake.len()) % self.quiet.len()],
+        }
     }
 
     /// Whether to poll queue `i` in this round.
     #[inline(always)]
     pub(crate) fn may(&self, i: usize) -> bool {
-        self.queues.get(i).is_none_or(|q| {
-            let due = q.in_vain < QUIET_AFTER || (i + self.round).is_multiple_of(QUIET_ONE_IN);
-            due && q.spent <= self.limit
-        })
+        self.queues.get(i).is_none_or(|q| q.spent <= self.limit)
     }
 
     /// Queue `i` was polled and had packets that cost `cycles`.
@@ -54,8 +82,10 @@ impl Turns {
     pub(crate) fn took(&mut self, i: usize, cycles: u64) {
         if let Some(q) = self.queues.get_mut(i) {
             // Who had nothing to do earns no claim by it.
+            let was_quiet = q.in_vain >= QUIET_AFTER;
             let before = if q.waits { q.spent } else { q.spent.max(self.least) };
             *q = Queue { spent: before.saturating_add(cycles), waits: true, in_vain: 0 };
+            self.changed |= was_quiet;
         }
     }
 
@@ -65,12 +95,31 @@ impl Turns {
         if let Some(q) = self.queues.get_mut(i) {
             q.waits = false;
             q.in_vain = q.in_vain.saturating_add(1);
+            self.changed |= q.in_vain == QUIET_AFTER;
         }
+    }
+
+    /// Tells the quiet queues from the others.
+    #[cold]
+    fn sort(&mut self) {
+        self.awake.clear();
+        self.quiet.clear();
+        for (i, q) in self.queues.iter().enumerate() {
+            let list = if q.in_vain < QUIET_AFTER { &mut self.awake } else { &mut self.quiet };
+            list.push(i);
+        }
+        (self.from, self.some) = (0, self.quiet.len().div_ceil(QUIET_ONE_IN));
     }
 
     /// All queues had their chance.
     pub(crate) fn end_round(&mut self) {
-        self.round = self.round.wrapping_add(1);
+        self.from += self.some;
+        if self.from >= self.quiet.len() {
+            self.from = 0;
+        }
+        if std::mem::take(&mut self.changed) {
+            self.sort();
+        }
         match self.queues.iter().filter(|q| q.waits).map(|q| q.spent).min() {
             Some(least) => {
                 self.least = least;
@@ -141,21 +190,21 @@ mod tests {
 
     #[test]
     fn quiet_queues_are_looked_at_in_some_rounds_and_at_once_when_they_wake() {
-        let mut turns = Turns::new(2);
-        rounds(&mut turns, 2000, [100, 100], |_, i| i == 1);
+        let mut turns = Turns::new(33);
+        rounds(&mut turns, 2000, [100; 33], |_, i| i == 32);
         let looks = |turns: &mut Turns| {
-            (0..8)
-                .filter(|_| {
-                    let may = turns.may(0);
-                    turns.end_round();
-                    may
-                })
-                .count()
+            let round = |_| {
+                let seen = (0..turns.looks()).filter(|&k| turns.look(k) < 32).count();
+                turns.end_round();
+                seen
+            };
+            (0..QUIET_ONE_IN).map(round).sum::<usize>()
         };
-        assert_eq!(looks(&mut turns), 1);
-        turns.took(0, 100);
-        turns.idled(0);
-        assert_eq!(looks(&mut turns), 8);
+        assert_eq!(looks(&mut turns), 32, "each once");
+        turns.took(5, 100);
+        turns.end_round();
+        let each_round = 1 + 31_usize.div_ceil(QUIET_ONE_IN);
+        assert_eq!(looks(&mut turns), each_round * QUIET_ONE_IN, "the one that woke, and some");
     }
 
     #[test]
