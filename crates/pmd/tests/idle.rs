@@ -1,5 +1,6 @@
 //! Threads that wait for guests' kicks: no packet is late for it, and what it costs and saves.
 
+use datapath::FlowState;
 use flow::{Action, DpPort, Effects, FlowKey, FlowMask, Seen, Translate, Translation};
 use pmd::{Clock, Pool, PortEntry, Topology};
 use port_vhost::{Mode, VhostPort};
@@ -181,6 +182,45 @@ fn a_guest_that_spoils_its_kicks_makes_nobody_wait() {
     });
     fcntl_setfl(&full, flags).expect("settable");
     lab.round_trip();
+}
+
+#[test]
+fn a_thread_that_waits_does_all_else_in_time() {
+    let mut lab = Lab::new(0);
+    lab.pool.set_idle_wait(Some(1));
+    lab.round_trip();
+    let start = lab.waits();
+    let until = |what: &str, done: &mut dyn FnMut() -> bool| {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < PATIENCE, "{what}: not in time");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    until("a wait", &mut || lab.waits() > start);
+    // Flows that the revalidator ended are removed, all of them, without a packet.
+    let registry = lab.pool.threads()[0].thread.registry.clone();
+    let flows = registry.flows();
+    assert_eq!(flows.len(), 2);
+    for flow in &flows {
+        registry.kill(flow);
+    }
+    until("removal", &mut || flows.iter().all(|f| f.state() == FlowState::Removed));
+    // Frames of the switch itself wake it.
+    let times = (1..=50u8).map(|n| {
+        std::thread::sleep(Duration::from_millis(4));
+        let start = Instant::now();
+        assert!(lab.pool.execute(vec![n; 60], DpPort(1), vec![Action::Output(DpPort(2))]));
+        assert_eq!(lab.b.rx(0, 1, |_, f| assert_eq!(f, [n; 60])).expect("receives"), 1);
+        start.elapsed()
+    });
+    let (median, _) = quantiles(times.collect());
+    assert!(median < LATE, "{median:?} for a frame of the switch");
+    // So do a new plan, and the end.
+    let start = Instant::now();
+    lab.pool.set_ports(Vec::new());
+    lab.pool.stop();
+    assert!(start.elapsed() < PATIENCE);
 }
 
 /// What being woken costs. Run it alone and in a release build for figures that mean something:
