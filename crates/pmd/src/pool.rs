@@ -27,7 +27,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Milliseconds without a packet after which a thread waits for kicks, unless it is told otherwise.
 /// Being woken takes some tens of microseconds, so who sends again after such a pause, or a longer one,
-/// is slowed down by less than a hundredth; and traffic of 100 packets a second is polled for as ever.
+/// is slowed down by less than a hundredth of it; and 100 packets a second are polled for as ever.
 const IDLE_WAIT_MS: u64 = 10;
 
 /// The daemon's clock: milliseconds since it started, never going back.

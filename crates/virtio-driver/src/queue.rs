@@ -278,6 +278,11 @@ impl TxQueue {
         self.base.ring.outstanding()
     }
 
+    /// Where this queue's kicks go, for tests that spoil it.
+    pub fn kick_event(&self) -> &Event {
+        &self.base.kick
+    }
+
     /// Frames that may still be pushed.
     pub fn room(&self) -> usize {
         self.base.idle.len().min(usize::from(self.base.ring.free()))
