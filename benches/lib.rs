@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p benches` runs them; all count packets, so `elem/s` is packets a second on one core
 //! with warm caches. They rank changes; only `cargo xtask bench` compares switches.
+//! `cargo xtask instructions` counts instructions instead, see `instructions.rs`.
 #![forbid(unsafe_code)]
 
 use packet::{BURST, Burst, BurstBuf, Lender, Set};

@@ -40,11 +40,15 @@ pub const OVS_DPDK: Package = Package {
     name: "openvswitch-switch-dpdk",
     file: "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk",
 };
+/// Callgrind, which counts instructions.
+pub const VALGRIND: Package = Package { name: "valgrind", file: "/usr/bin/valgrind" };
 
 /// What two QEMU guests need.
 pub const FOR_GUESTS: &[Package] = &[QEMU, IPERF3, BUSYBOX];
 /// What `cargo xtask test` needs.
-pub const FOR_TEST: &[Package] = &[QEMU, IPERF3, BUSYBOX, TESTPMD, OVS];
+pub const FOR_TEST: &[Package] = &[QEMU, IPERF3, BUSYBOX, TESTPMD, OVS, VALGRIND];
+/// What `cargo xtask instructions` needs.
+pub const FOR_INSTRUCTIONS: &[Package] = &[VALGRIND];
 /// What `cargo xtask bench` needs.
 pub const FOR_BENCH: &[Package] = &[TESTPMD, OVS, OVS_DPDK];
 

@@ -22,8 +22,13 @@ pub fn cargo(what: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Re
 /// Builds the daemon and the CLI as released and returns the directory they are in.
 pub fn release() -> Result<PathBuf> {
     cargo("the build failed", &["build", "--release", "-p", "vswitchd", "-p", "vswitchctl"], &[])?;
+    Ok(target()?.join("release"))
+}
+
+/// Cargo's build directory.
+pub fn target() -> Result<PathBuf> {
     // This program is in TARGET/PROFILE.
     let exe = std::env::current_exe()?;
     let target = exe.ancestors().nth(2).context("not run from cargo's build directory")?;
-    Ok(target.join("release"))
+    Ok(target.to_owned())
 }

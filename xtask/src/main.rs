@@ -1,9 +1,11 @@
-//! The project's own commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`.
+//! The project's own commands: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`,
+//! `cargo xtask instructions`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod build;
 mod demo;
+mod instructions;
 mod test;
 
 use std::process::ExitCode;
@@ -22,13 +24,15 @@ const EXAMPLES: &str = "Examples:
   cargo xtask demo                         two virtual machines talk through the switch
   cargo xtask test                         everything that must hold before a change goes in
   cargo xtask test --fast                  the same without virtual machines and testpmd
-  cargo xtask bench                        next to OVS-DPDK and to DPDK without a switch";
+  cargo xtask bench                        next to OVS-DPDK and to DPDK without a switch
+  cargo xtask instructions                 instructions per packet, beside what is recorded";
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     Demo(demo::Arguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
+    Instructions(instructions::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Subcommands::Demo(arguments) => demo::run(&arguments),
         Subcommands::Test(arguments) => test::run(&arguments),
         Subcommands::Bench(arguments) => bench::run(&arguments),
+        Subcommands::Instructions(arguments) => instructions::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -72,6 +72,7 @@ const STAGES: &[Stage] = &[
         cargo: &["build", "--release", "-p", "vswitchd", "-p", "vswitchctl"],
         fast: false,
     },
+    Stage { name: "instructions per packet", cargo: &["xtask", "instructions"], fast: false },
     Stage {
         name: "the daemon and the CLI as processes",
         cargo: &["test", "-p", "vswitchd", "-p", "vswitchctl", "--tests", "--", "--test-threads=1"],
