@@ -97,8 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let here = std::env::consts::ARCH;
     let outcomes = count_all(&program, arguments.only.as_deref(), records.get(here))?;
     if arguments.record {
-        let rounded = |now: f64| (now * 100.0).round() / 100.0;
-        let instructions = outcomes.into_iter().map(|o| (o.case, rounded(o.now))).collect();
+        let instructions = outcomes.into_iter().map(|o| (o.case, o.now)).collect();
         records.insert(here.to_owned(), Record { rustc: compiler, instructions });
         return write_records(&records);
     }
@@ -160,7 +159,8 @@ fn count_all(program: &Path, only: Option<&str>, record: Option<&Record>) -> Res
     Ok(outcomes)
 }
 
-/// Runs one case under callgrind, which leaves its findings in `profile`. Returns instructions per packet.
+/// Runs one case under callgrind, which leaves its findings in `profile`. Returns instructions per packet,
+/// to a hundredth.
 fn count(program: &Path, case: &str, profile: &Path) -> Result<f64> {
     let mut out = std::ffi::OsString::from("--callgrind-out-file=");
     out.push(profile);
@@ -176,7 +176,7 @@ fn count(program: &Path, case: &str, profile: &Path) -> Result<f64> {
     let packets: f64 = process::output(&mut command)?.trim().parse().context("packets")?;
     let total = total(&std::fs::read_to_string(profile)?)?;
     ensure!(total > 0, "callgrind saw nothing of {COUNTED}");
-    Ok(total as f64 / packets)
+    Ok((total as f64 / packets * 100.0).round() / 100.0)
 }
 
 /// Instructions in all, from a file of callgrind's.
