@@ -70,7 +70,6 @@ impl Set {
 
     /// How many there are.
     #[inline(always)]
-    #[expect(clippy::len_without_is_empty, reason = "is_empty takes self by value")]
     pub fn len(self) -> usize {
         self.0.count_ones() as usize
     }
