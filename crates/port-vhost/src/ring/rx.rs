@@ -22,6 +22,9 @@ impl<L: Layout> Ring<L> {
     #[inline(always)]
     pub(crate) fn rx(&mut self, buf: &mut BurstBuf, c: &QueueCounters) -> Result<(), RingFault> {
         buf.clear();
+        if !self.layout.has_new() {
+            return Ok(());
+        }
         let mut sources = [NOTHING; BURST];
         let n = self.find_sources(&mut sources)?;
         if n == 0 {
@@ -84,7 +87,9 @@ impl<L: Layout> Ring<L> {
             }
         }
         self.window = window;
-        self.layout.prefetch();
+        if n > 0 {
+            self.layout.prefetch();
+        }
         Ok(n)
     }
 

@@ -122,7 +122,9 @@ impl<L: Layout> Ring<L> {
             n += 1;
         }
         self.window = window;
-        self.layout.prefetch();
+        if n > 0 {
+            self.layout.prefetch();
+        }
         Ok(n)
     }
 
