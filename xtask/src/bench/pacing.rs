@@ -16,6 +16,7 @@ use virtio_driver::{Driver, paced};
 use super::LOAD_CORE;
 use super::frames;
 use super::histogram::Histogram;
+use super::setup::QUEUE_SIZE;
 
 /// Where frames carry their due time: behind the UDP header.
 const MARK_AT: usize = 42;
@@ -24,7 +25,7 @@ const MARK_AT: usize = 42;
 const SEND_AT_ONCE: u16 = 32;
 
 /// Frames that wait for the switch at most; later ones wait for room.
-const DEPTH: u16 = 1000;
+const DEPTH: u16 = QUEUE_SIZE;
 
 /// Not to have looked at the clock for so long means that something else had the core.
 const AWAY: Duration = Duration::from_micros(50);

@@ -18,7 +18,7 @@ use super::system::{Kind, MTU, System};
 use super::{flow_table, frames};
 
 /// Descriptors of a busy ring.
-const QUEUE_SIZE: u16 = 256;
+pub(super) const QUEUE_SIZE: u16 = 256;
 
 /// Descriptors of an idle guest's rings, as QEMU's guests have.
 const IDLE_QUEUE_SIZE: u16 = 256;
