@@ -46,7 +46,7 @@ pub const VALGRIND: Package = Package { name: "valgrind", file: "/usr/bin/valgri
 /// What two QEMU guests need.
 pub const FOR_GUESTS: &[Package] = &[QEMU, IPERF3, BUSYBOX];
 /// What `cargo xtask test` needs.
-pub const FOR_TEST: &[Package] = &[QEMU, IPERF3, BUSYBOX, TESTPMD, OVS, VALGRIND];
+pub const FOR_TEST: &[Package] = &[QEMU, IPERF3, BUSYBOX, TESTPMD, OVS, OVS_DPDK, VALGRIND];
 /// What `cargo xtask instructions` needs.
 pub const FOR_INSTRUCTIONS: &[Package] = &[VALGRIND];
 /// What `cargo xtask bench` needs.

@@ -40,7 +40,7 @@ impl Outputs {
         if self.by_port.len() < ports.end() {
             self.by_port.resize(ports.end(), Set::NONE);
             self.touched.reserve(ports.end());
-            self.untold.fit(2 * ports.end());
+            self.untold.fit(ports.end());
         }
     }
 

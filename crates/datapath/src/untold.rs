@@ -9,16 +9,21 @@ use crate::PortMap;
 use flow::DpPort;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 
-/// Ports that were sent to, and receive queues whose buffers went back, since anybody was told.
+/// Ports that were sent to, and receive queues whose buffers went back, since they were told. Each is
+/// there once.
 #[derive(Default)]
 pub(crate) struct Untold {
     sent: Vec<DpPort>,
+    /// Whether a port is in `sent`.
+    is_sent: Vec<bool>,
+    /// Mostly one, as the next burst tells it: only a queue whose own burst that is stays.
     taken: Vec<(DpPort, usize)>,
 }
 
 impl Untold {
     /// Makes room for `ports` ports.
     pub(crate) fn fit(&mut self, ports: usize) {
+        self.is_sent.resize(ports, false);
         self.sent.reserve(ports);
         self.taken.reserve(ports);
     }
@@ -26,7 +31,9 @@ impl Untold {
     /// Packets were sent to a port.
     #[inline(always)]
     pub(crate) fn sent(&mut self, to: DpPort) {
-        if self.sent.last() != Some(&to) {
+        if let Some(is_sent) = self.is_sent.get_mut(to.0 as usize)
+            && !std::mem::replace(is_sent, true)
+        {
             self.sent.push(to);
         }
     }
@@ -34,25 +41,25 @@ impl Untold {
     /// A burst of a receive queue is done with.
     #[inline(always)]
     pub(crate) fn taken(&mut self, from: DpPort, queue: usize) {
-        self.taken.push((from, queue));
+        if !self.taken.contains(&(from, queue)) {
+            self.taken.push((from, queue));
+        }
     }
 
-    /// Tells all of them.
+    /// Tells all of them; who could not be told is told the next time.
     #[inline(always)]
     pub(crate) fn tell(&mut self, ports: &PortMap, thread: usize) {
         if self.sent.is_empty() && self.taken.is_empty() {
             return;
         }
         fence(SeqCst);
-        for to in self.sent.drain(..) {
-            if let Some(port) = ports.get(to) {
-                port.tell_sent(thread);
-            }
-        }
-        for (from, queue) in self.taken.drain(..) {
-            if let Some(port) = ports.get(from) {
-                port.tell_taken(queue);
-            }
-        }
+        let is_sent = &mut self.is_sent;
+        self.sent.retain(|to| {
+            let again = ports.get(*to).is_some_and(|port| !port.tell_sent(thread));
+            is_sent[to.0 as usize] = again;
+            again
+        });
+        let again = |port: &dyn port::Port, queue| !port.tell_taken(queue);
+        self.taken.retain(|(from, queue)| ports.get(*from).is_some_and(|p| again(p, *queue)));
     }
 }

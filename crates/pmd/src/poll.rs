@@ -178,9 +178,6 @@ pub(crate) fn run(
             turns = Turns::new(plan.rxqs.len());
             active_ms = now_ms;
         }
-        if thread.stop.load(Relaxed) {
-            return;
-        }
         let mut packets = 0;
         let context = Context {
             ports: &plan.ports,
@@ -192,6 +189,9 @@ pub(crate) fn run(
             flow_limit: thread.flow_limit.load(Relaxed),
             exact_match: thread.exact_match.load(Relaxed),
         };
+        if thread.stop.load(Relaxed) {
+            return datapath.tell(&context);
+        }
         let began = last;
         for k in 0..turns.looks() {
             let i = turns.look(k);
@@ -227,6 +227,7 @@ pub(crate) fn run(
         turns.add(1);
         let sleep_us = sleep.after_round(thread.sleep_max_us.load(Relaxed));
         if sleep_us > 0 {
+            datapath.tell(&context);
             std::thread::sleep(Duration::from_micros(sleep_us));
             last = thread.slept(last);
         }
@@ -237,6 +238,7 @@ pub(crate) fn run(
             for _ in 0..FRAMES_AT_ONCE {
                 let Some(f) = thread.frames.pop() else { break };
                 datapath.execute_frame(&f.frame, f.in_port, &f.actions, &context);
+                datapath.tell(&context);
                 f.done.store(true, Release);
             }
             if now_ms.saturating_sub(ranked_ms) >= RANK_MS {

@@ -537,6 +537,7 @@ fn wait(done: impl Fn() -> bool) {
 mod tests {
     use super::*;
     use flow::{Action, Effects, FlowKey, FlowMask, Seen, Translation};
+    use packet::{Burst, BurstBuf, Set};
     use port::sim::SimPort;
 
     struct Nothing;
@@ -672,5 +673,74 @@ mod tests {
         );
         pool.stop();
         assert!(!pool.execute(vec![7; 60], DpPort(1), out(2)), "nobody is there");
+    }
+
+    /// Has a packet whenever it is asked, if it is polled, and notes whether it was told of what was
+    /// sent to it.
+    #[derive(Default)]
+    struct Probe {
+        rounds: AtomicU64,
+        untold: AtomicBool,
+        late: AtomicU64,
+    }
+
+    impl packet::Lender for Probe {
+        fn give_back(&self) {}
+    }
+
+    impl Port for Probe {
+        fn name(&self) -> &str {
+            "probe"
+        }
+        fn rx_queues(&self) -> usize {
+            1
+        }
+        fn rx<'b>(&'b self, _: usize, buf: &'b mut BurstBuf) -> Option<Burst<'b>> {
+            self.rounds.fetch_add(1, Relaxed);
+            self.late.fetch_add(self.untold.load(Relaxed).into(), Relaxed);
+            buf.clear();
+            buf.push()?.set_header(&[1; 60]);
+            Some(buf.lend(self))
+        }
+        fn tx(&self, _: usize, _: &mut Burst<'_>, _: Set) {
+            self.untold.store(true, Relaxed);
+        }
+        fn tell_sent(&self, _: usize) -> bool {
+            self.untold.store(false, Relaxed);
+            true
+        }
+        fn counters(&self) -> port::Counters {
+            port::Counters::default()
+        }
+    }
+
+    /// The probe as port 1, and as port 2 that its packets go to.
+    fn to_itself(probe: &Arc<Probe>, polled: bool) -> Vec<PortEntry> {
+        let entry = |n| {
+            let (number, port) = (DpPort(n), probe.clone() as Arc<dyn Port>);
+            PortEntry { number, port, node: None, polled: polled && n == 1 }
+        };
+        vec![entry(1), entry(2)]
+    }
+
+    #[test]
+    fn guests_are_told_before_their_thread_sleeps_waits_or_ends() {
+        let probe = Arc::<Probe>::default();
+        let mut pool = pool();
+        pool.set_sleep_max(SleepMax::parse("5").0);
+        pool.set_ports(to_itself(&probe, true));
+        until("packets", || probe.rounds.load(Relaxed) > 100);
+        // The first round is not followed by a sleep.
+        assert!(probe.late.load(Relaxed) <= 1, "told before each sleep");
+        pool.set_sleep_max(SleepMax::default());
+        let from = probe.rounds.load(Relaxed);
+        until("packets", || probe.rounds.load(Relaxed) > from + 100);
+        pool.stop();
+        assert!(!probe.untold.load(Relaxed), "told before the end");
+
+        let mut pool = self::pool();
+        pool.set_ports(to_itself(&probe, false));
+        assert!(pool.execute(vec![7; 60], DpPort(1), vec![Action::Output(DpPort(2))]));
+        assert!(!probe.untold.load(Relaxed), "told before it waits");
     }
 }

@@ -120,7 +120,9 @@ impl Turns {
         if std::mem::take(&mut self.changed) {
             self.sort();
         }
-        match self.queues.iter().filter(|q| q.waits).map(|q| q.spent).min() {
+        // A quiet queue does not wait: it is awake by now if it had packets.
+        let awake = self.awake.iter().filter_map(|i| self.queues.get(*i));
+        match awake.filter(|q| q.waits).map(|q| q.spent).min() {
             Some(least) => {
                 self.least = least;
                 self.limit = least.saturating_add(AHEAD_MAX);

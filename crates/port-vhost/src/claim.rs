@@ -41,7 +41,8 @@ const SHORT_SPIN: u64 = 3_000;
 static HAS_BARRIER: LazyLock<bool> =
     LazyLock::new(|| membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok());
 
-/// A number of the calling thread's own.
+/// A number of the calling thread's own. A thread that is started after this one has ended may get the
+/// same, and with it what this one owned, which is then free: an owner is never more than one thread.
 #[inline(always)]
 fn me() -> usize {
     thread_local! { static HERE: u64 = const { 0 } }

@@ -251,17 +251,14 @@ impl Port for VhostPort {
     }
 
     #[inline(always)]
-    fn tell_taken(&self, queue: usize) {
-        if let Some(Some(ring)) = self.shared.vrings.get(2 * queue + 1).map(OnceLock::get) {
-            ring.tell();
-        }
+    fn tell_taken(&self, queue: usize) -> bool {
+        let ring = self.shared.vrings.get(2 * queue + 1).and_then(OnceLock::get);
+        ring.is_none_or(|ring| ring.tell())
     }
 
     #[inline(always)]
-    fn tell_sent(&self, thread: usize) {
-        if let Some(ring) = self.tx_ring(thread) {
-            ring.tell();
-        }
+    fn tell_sent(&self, thread: usize) -> bool {
+        self.tx_ring(thread).is_none_or(Vring::tell)
     }
 
     fn counters(&self) -> Counters {

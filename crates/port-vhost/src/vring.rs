@@ -67,9 +67,12 @@ impl Vring {
     }
 
     /// Replaces the ring, waiting until no PMD thread uses it; returns the one that ran.
-    pub(crate) fn replace(&self, ring: Option<AnyRing>, enabled: bool) -> Option<AnyRing> {
+    pub(crate) fn replace(&self, mut ring: Option<AnyRing>, enabled: bool) -> Option<AnyRing> {
         let live = ring.is_some() && enabled;
         let mut held = self.claim();
+        if let (Some(ring), Some(was)) = (&mut ring, &*held) {
+            ring.take_over(was);
+        }
         self.live.store(live, Relaxed);
         let was = std::mem::replace(&mut *held, ring);
         drop(held);
@@ -79,13 +82,8 @@ impl Vring {
 
     /// Lets packets pass, or not, if there is a ring.
     pub(crate) fn enable(&self, on: bool) {
-        let mut held = self.claim();
+        let held = self.claim();
         self.live.store(on && held.is_some(), Relaxed);
-        // What was published before is not told later by who finds the ring disabled.
-        if let Some(ring) = &mut *held {
-            fence(SeqCst);
-            ring.tell(&self.counters);
-        }
         drop(held);
         self.wake();
     }
@@ -159,6 +157,14 @@ impl Vring {
         }
     }
 
+    /// Interrupts the guest for what was published, if it wants that. Not for the session, which nobody
+    /// would free from a descriptor that its front end made blocking (see [`Vring::unblock`]).
+    #[cold]
+    fn tell_now(&self, ring: &mut AnyRing) {
+        fence(SeqCst);
+        ring.tell(&self.counters);
+    }
+
     /// Sees to it that no PMD thread waits in a write to the call descriptor. A front end shares its
     /// flags and its counter, so it can make it blocking and full at any time. True if it did.
     pub(crate) fn unblock(&self) -> bool {
@@ -188,7 +194,8 @@ impl Vring {
     /// Stops a ring that broke a rule. The session says so in the log.
     #[cold]
     fn broken(&self, ring: &mut Option<AnyRing>, fault: RingFault) {
-        if let Some(ring) = ring.take() {
+        if let Some(mut ring) = ring.take() {
+            self.tell_now(&mut ring);
             self.fault_base.store(ring.base(), Relaxed);
         }
         self.live.store(false, Relaxed);
@@ -207,8 +214,10 @@ impl Vring {
         let ring = held.as_mut().filter(|_| self.is_live())?;
         match ring.rx(buf, &self.counters) {
             Ok(()) if buf.is_empty() => {
-                // Nothing new, or nothing but malformed frames.
-                ring.give_back();
+                // Nothing new; or nothing but malformed frames, and then nobody hears of a burst.
+                if ring.give_back() {
+                    self.tell_now(ring);
+                }
                 None
             }
             Ok(()) => {
@@ -223,16 +232,15 @@ impl Vring {
         }
     }
 
-    /// Interrupts the guest for what was published, if it wants that. A full memory barrier lies
-    /// between. Another thread that has the ring does it itself.
+    /// As `tell_now`, for a thread that has passed a full memory barrier since. False if the ring is
+    /// claimed: by the session, by another thread that sends, or by this one while a burst is out.
     #[inline(always)]
-    pub(crate) fn tell(&self) {
-        if self.is_live()
-            && let Some(mut held) = self.ring.try_claim()
-            && let Some(ring) = &mut *held
-        {
+    pub(crate) fn tell(&self) -> bool {
+        let Some(mut held) = self.ring.try_claim() else { return false };
+        if let Some(ring) = &mut *held {
             ring.tell(&self.counters);
         }
+        true
     }
 
     /// Puts packets, none longer than `longest`, into a guest's receive ring. False if another thread

@@ -34,16 +34,19 @@ pub trait Port: Send + Sync {
     fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set);
 
     /// Tells the other side that bursts of receive queue `queue` are done with, if it wants to be told
-    /// (an interrupt). The caller has passed a full memory barrier since the burst was dropped.
-    fn tell_taken(&self, queue: usize) {
+    /// (an interrupt). The caller has passed a full memory barrier since the burst was dropped. False if
+    /// that has to be tried again, as always while a burst of the queue is out.
+    fn tell_taken(&self, queue: usize) -> bool {
         let _ = queue;
+        true
     }
 
     /// Tells the other side that there is something to receive, if it wants to be told (an interrupt).
     /// The caller is thread number `thread` and has passed a full memory barrier since it called
-    /// [`Port::tx`].
-    fn tell_sent(&self, thread: usize) {
+    /// [`Port::tx`]. False if that has to be tried again.
+    fn tell_sent(&self, thread: usize) -> bool {
         let _ = thread;
+        true
     }
 
     /// Sums of all counters since the port was added.

@@ -150,8 +150,9 @@ pub(crate) trait Layout {
     /// barrier must lie between the two, or both sides may miss what the other writes (virtio 1.3,
     /// 2.7.7.1 and 2.8.10).
     fn wants_interrupt(&mut self) -> bool;
-    /// Asks for the cache lines that the next burst will need, while this one is worked on.
-    fn prefetch(&self);
+    /// Asks for the cache lines that giving back `n` buffers and a next burst as long will need, while
+    /// this one is worked on.
+    fn prefetch(&self, n: usize);
     /// As `VHOST_USER_GET_VRING_BASE` reports it: after the last buffer that was given back.
     fn base(&self) -> u32;
     /// Tells the driver whether to kick when it makes the next buffer available. A ring begins with
@@ -328,14 +329,15 @@ impl<L: Layout> Ring<L> {
         Err(RingFault::Loop)
     }
 
-    /// Gives the buffers of the last burst back to the guest.
+    /// Gives the buffers of the last burst back to the guest; false if there were none.
     #[inline(always)]
-    pub(crate) fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) -> bool {
         let n = std::mem::take(&mut self.lent_count);
         if n > 0 {
             self.layout.give(&self.lent[..n]);
             self.publish();
         }
+        n > 0
     }
 
     #[inline(always)]
@@ -425,8 +427,14 @@ impl AnyRing {
     }
 
     #[inline(always)]
-    pub(crate) fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) -> bool {
         either!(self, r => r.give_back())
+    }
+
+    /// Owes the guest what `was`, which this ring replaces, owed it.
+    pub(crate) fn take_over(&mut self, was: &AnyRing) {
+        let owed = either!(was, r => r.untold);
+        either!(self, r => r.untold |= owed);
     }
 
     #[inline(always)]

@@ -3,7 +3,6 @@
 use super::split::need_event;
 use super::{Desc, F_NEXT, F_WRITE, Layout, Lent, RingFault, RingSpec};
 use crate::mem::GuestMemory;
-use packet::BURST;
 use packet::arch::prefetch_read;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
@@ -304,9 +303,9 @@ impl Layout for Packed {
     }
 
     #[inline(always)]
-    fn prefetch(&self) {
+    fn prefetch(&self, n: usize) {
         let mut at = self.next;
-        for _ in 0..BURST / 4 {
+        for _ in 0..n.div_ceil(4) {
             prefetch_read(self.desc.wrapping_add(2 * usize::from(at.index)).cast());
             at.advance(4.min(self.size), self.size);
         }

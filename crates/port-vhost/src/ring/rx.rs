@@ -88,7 +88,7 @@ impl<L: Layout> Ring<L> {
         }
         self.window = window;
         if n > 0 {
-            self.layout.prefetch();
+            self.layout.prefetch(n);
         }
         Ok(n)
     }

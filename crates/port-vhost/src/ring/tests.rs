@@ -848,3 +848,44 @@ fn an_indirect_table_may_lie_anywhere() {
         assert!(frame_of(&buf.lend(&Nobody), 0) == frame, "packed {packed}, at {off}");
     }
 }
+
+/// Interrupts are put off, see `Ring::tell`; what happens to the ring meanwhile changes nothing.
+#[test]
+fn who_waits_for_an_interrupt_is_not_forgotten() {
+    let event = || Arc::new(EventFd::new(EFD_NONBLOCK).expect("eventfd"));
+    for packed in [false, true] {
+        let mem = memory();
+        let mut driver = Naive::new(Ram(mem.clone()), packed, 8, 0);
+        let vring = crate::vring::Vring::new(event());
+        vring.replace(Some(start(&mem, &driver, driver.base(), false, 12, true)), true);
+        let calls = [event(), event()];
+        vring.set_call(Some(calls[0].clone()));
+        let mut buf = BurstBuf::new();
+        let mut pass = |driver: &mut Naive, len: u32| {
+            driver.post(&[Part { gpa: slot_at(1), len }], false, None).expect("room");
+            let packets = vring.rx(&mut buf).map_or(0, |burst| burst.len());
+            driver.poll().expect("given back");
+            packets
+        };
+        assert_eq!(pass(&mut driver, 72), 1);
+        assert!(calls[0].read().is_err(), "not yet");
+        assert!(vring.tell());
+        assert_eq!(calls[0].read().expect("told"), 1);
+        assert_eq!(pass(&mut driver, 20), 0, "too short for a frame");
+        assert_eq!(calls[0].read().expect("though nobody hears of the burst"), 1);
+        assert_eq!(pass(&mut driver, 72), 1);
+        let base = u32::from(driver.used) | u32::from(driver.used_wrap) << 15;
+        let ring = start(&mem, &driver, base, false, 12, true);
+        vring.replace(Some(ring), false);
+        vring.set_call(Some(calls[1].clone()));
+        assert!(vring.tell());
+        assert_eq!(calls[1].read().expect("another ring, disabled, and another descriptor"), 1);
+        driver.post(&[Part { gpa: slot_at(1), len: 72 }], false, None).expect("room");
+        vring.enable(true);
+        let burst = vring.rx(&mut buf).expect("a burst");
+        assert!(!vring.tell(), "while a burst is out");
+        drop(burst);
+        assert!(calls[1].read().is_err() && vring.tell());
+        assert_eq!(calls[1].read().expect("now"), 1);
+    }
+}
