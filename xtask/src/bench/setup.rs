@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::scene::{BRIDGE, PORTS};
 use lab::switch::Switch;
 use lab::wait;
@@ -35,6 +35,9 @@ const VIRTIO_HEADER_BYTES: u32 = 12;
 /// Time for the first frames to be taken.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
+/// Time for a guest to be connected that is tried again.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+
 /// The guests of a system.
 pub struct Guests {
     /// Those that send and receive.
@@ -61,15 +64,34 @@ pub fn prepare(system: &mut System, scenario: &Scenario) -> Result<Guests> {
     if let Some(switch) = system.switch() {
         configure(switch, scenario)?;
     }
-    let busy = system.sockets().map(|socket| driver_config(socket, scenario));
-    let connect = |socket| Driver::connect(idle_config(socket));
-    let idle = idle_sockets.into_iter().map(connect).collect::<Result<_, _>>()?;
-    let [first, second] = busy;
-    let mut busy = [Driver::connect(first)?, Driver::connect(second)?];
+    let [first, second] = system.sockets().map(|socket| driver_config(socket, scenario));
+    let connect = |config| connect(system.kind(), &config);
+    let idle = idle_sockets.into_iter().map(|socket| connect(idle_config(socket)));
+    let idle = idle.collect::<Result<_>>()?;
+    let mut busy = [connect(first)?, connect(second)?];
     system.wait_link_up()?;
     say_hello(&mut busy, scenario)?;
     system.pause()?;
     Ok(Guests { busy, idle })
+}
+
+/// Connects a guest. OVS-DPDK closes a new port of another MTU once more after it was added, and with it
+/// a connection that came too early, so that is tried again; ours must take the first.
+fn connect(kind: Kind, config: &Config) -> Result<Driver> {
+    if kind != Kind::OvsDpdk {
+        return Ok(Driver::connect(config.clone())?);
+    }
+    let mut last = None;
+    let driver = wait::until("OVS-DPDK to take a guest", CONNECT_LIMIT, || {
+        match Driver::connect(config.clone()) {
+            Ok(driver) => Ok(Some(driver)),
+            Err(error) => {
+                last = Some(error);
+                Ok(None)
+            }
+        }
+    });
+    driver.with_context(|| format!("the last error was {last:?}"))
 }
 
 fn configure(switch: &Switch, scenario: &Scenario) -> Result<()> {
