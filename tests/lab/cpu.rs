@@ -98,13 +98,20 @@ pub struct PreferredSession(());
 const AUTOGROUP: &str = "/proc/self/autogroup";
 
 impl PreferredSession {
-    /// Needs root; nothing happens where sessions are not grouped.
+    /// Needs root; nothing happens where sessions are not grouped, or this one is in no group of its own
+    /// (as what a container's first process starts): a thread's nice value counts everywhere then.
     pub fn new() -> Result<PreferredSession> {
-        if std::path::Path::new(AUTOGROUP).exists() {
-            fs::write(AUTOGROUP, "-20").context("cannot be preferred: this needs root")?;
+        match fs::write(AUTOGROUP, "-20") {
+            Err(e) if !is_ungrouped(&e) => Err(e).context("cannot be preferred: this needs root"),
+            _ => Ok(PreferredSession(())),
         }
-        Ok(PreferredSession(()))
     }
+}
+
+/// `error` of writing to AUTOGROUP: the kernel groups no sessions, or this one is in the root group,
+/// whose weight cannot change (`sched_group_set_shares`).
+fn is_ungrouped(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput)
 }
 
 impl Drop for PreferredSession {
