@@ -111,7 +111,7 @@ fn known_differences_are_as_listed() {
         let met = ours.withheld.clone();
         let sent = |o: scenario::Observed| o.outputs[0].get(&1).cloned().unwrap_or_default();
         let hex = |frames: Vec<Vec<u8>>| frames.iter().map(|f| hex(f)).collect::<Vec<_>>();
-        let listed = |frames: &str| frames.split(' ').map(bytes).collect();
+        let listed = |frames: &str| frames.split_whitespace().map(bytes).collect();
         assert_eq!(hex(sent(theirs)), hex(listed(known.theirs)), "OVS: {}", known.why);
         assert_eq!(hex(sent(ours)), hex(listed(known.ours)), "here: {}", known.why);
         assert!(met.contains(&0), "the example meets it: {}", known.why);

@@ -450,6 +450,34 @@ pub const KNOWN: &[Known] = &[
                fe800000000000000000000000000001fe800000000000000000000000000002\
                88004cee0000000020010db8000000000000000000000001000000000000",
     },
+    Known {
+        why: "A part of vlan_vid is written with the bit that says that there is a tag. Flows are kept here as \
+              OpenFlow 1.0 and 1.3 say them, whose `load` has not that bit; OVS does the same over both, and \
+              keeps it over OpenFlow 1.5, by which the comparison has to load flows into it.",
+        meets: |c| {
+            // It shows only where the tag that the flow demands is gone again.
+            c.text.contains("OXM_OF_VLAN_VID[") && c.text.contains("strip_vlan")
+        },
+        flows: &[
+            "actions=resubmit(,1),strip_vlan",
+            "table=1,actions=push_vlan:0x8100,\
+             write_actions(set_field:0x1000/0x1800->vlan_vid,output:2)",
+        ],
+        packet: "02000000000202000000000112340000",
+        theirs: "0200000000020200000000018100000012340000",
+        ours: "02000000000202000000000112340000",
+    },
+    Known {
+        why: "A clone has the packet come back, and more is to be done with the packet itself. OVS stops at the \
+              clone.",
+        meets: |c| goes_on_after_recirculated_clone(c.actions),
+        flows: &["mpls,actions=clone(pop_mpls:0x86dd,set_field:::->ipv6_src,output:1),output:2"],
+        packet: "020000000002020000000001884700003140600000000000000000000000\
+                 0000000000000000000000000000000000000000000000000000",
+        theirs: "",
+        ours: "020000000002020000000001884700003140600000000000000000000000\
+               0000000000000000000000000000000000000000000000000000",
+    },
 ];
 
 /// True if the packet meets a known difference.
@@ -483,6 +511,14 @@ fn nested(action: &Action) -> Vec<&[Action]> {
         Action::CheckLen { greater, less_equal, .. } => vec![greater, less_equal],
         _ => Vec::new(),
     }
+}
+
+/// True if a clone that ends with the packet coming back is not the last action.
+fn goes_on_after_recirculated_clone(actions: &[Action]) -> bool {
+    let returns = |a: &Action| matches!(a, Action::Clone(list) if any(list, &|a| matches!(a, Action::Recirc(_))));
+    let before_last = actions.split_last().map_or(actions, |(_, before)| before);
+    before_last.iter().any(returns)
+        || actions.iter().any(|a| nested(a).into_iter().any(goes_on_after_recirculated_clone))
 }
 
 /// True if a label is set when all `labels` of the packet are gone.
