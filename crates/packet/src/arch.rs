@@ -87,6 +87,58 @@ pub unsafe fn copy_small(src: *const u8, dst: *mut u8, len: usize) {
     }
 }
 
+/// Copies `len` bytes and adds them up as 16-bit words in native order, a last odd byte as the first of a
+/// word; the result is not folded. Each byte is read once, so what was added up is what was written.
+///
+/// # Safety
+/// `src` is readable and `dst` writable for `len` bytes and they do not overlap. Either may be
+/// written by another process meanwhile.
+#[inline]
+pub unsafe fn copy_sum(src: *const u8, dst: *mut u8, len: usize) -> u64 {
+    // SAFETY: as the caller says.
+    unsafe { add_up::<true>(src, dst, len) }
+}
+
+/// Adds up `len` bytes as [`copy_sum`] does.
+///
+/// # Safety
+/// `src` is readable for `len` bytes, which another process may write meanwhile.
+#[inline]
+pub unsafe fn sum(src: *const u8, len: usize) -> u64 {
+    // SAFETY: nothing is written.
+    unsafe { add_up::<false>(src, core::ptr::null_mut(), len) }
+}
+
+/// See [`copy_sum`]; copies only if `COPY`. Adds up halves of words of eight bytes, which can be done 2^32
+/// times before a sum overflows.
+///
+/// # Safety
+/// `src` is readable for `len` bytes and, if `COPY`, `dst` writable.
+#[inline(always)]
+unsafe fn add_up<const COPY: bool>(src: *const u8, dst: *mut u8, len: usize) -> u64 {
+    let (mut low, mut high) = (0u64, 0u64);
+    let whole = len & !7;
+    for at in (0..whole).step_by(8) {
+        // SAFETY: at + 8 <= len.
+        let word = unsafe { src.add(at).cast::<u64>().read_unaligned() };
+        if COPY {
+            // SAFETY: as above.
+            unsafe { dst.add(at).cast::<u64>().write_unaligned(word) };
+        }
+        low += word & 0xffff_ffff;
+        high += word >> 32;
+    }
+    let (mut last, n) = ([0u8; 8], len - whole);
+    // SAFETY: n < 8 bytes, up to `len`.
+    unsafe {
+        core::ptr::copy_nonoverlapping(src.add(whole), last.as_mut_ptr(), n);
+        if COPY {
+            core::ptr::copy_nonoverlapping(last.as_ptr(), dst.add(whole), n);
+        }
+    }
+    low + high + u64::from_ne_bytes(last)
+}
+
 /// Secret words that make hashes unpredictable. CRC32 would cost the same, but it is linear: whoever
 /// knows that finds keys that collide whatever the seed is.
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +197,32 @@ mod tests {
             unsafe { copy_small(src.as_ptr(), dst.as_mut_ptr(), len) };
             assert_eq!(dst[..len], src[..len], "length {len}");
             assert!(dst[len..].iter().all(|&b| b == 0), "wrote past length {len}");
+        }
+    }
+
+    #[test]
+    fn sums_of_every_length_and_place_are_those_of_the_checksum() {
+        let src: Vec<u8> = (0..300u32).map(|i| (i * i + 251) as u8).collect();
+        let folded = |mut sum: u64| {
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            u16::from_ne_bytes((sum as u16).to_be_bytes())
+        };
+        for (from, len) in (0..9).flat_map(|from| (0..280).map(move |len| (from, len))) {
+            let mut dst = vec![0u8; 300];
+            // SAFETY: both vectors hold 300 bytes.
+            let (copied, only) = unsafe {
+                (
+                    copy_sum(src.as_ptr().add(from), dst.as_mut_ptr(), len),
+                    sum(src.as_ptr().add(from), len),
+                )
+            };
+            let part = &src[from..from + len];
+            assert_eq!((&dst[..len], copied), (part, only));
+            assert!(dst[len..].iter().all(|&b| b == 0), "wrote past length {len}");
+            let right = crate::checksum::internet(0, part) ^ 0xffff;
+            assert_eq!(folded(only), right, "{from} {len}");
         }
     }
 

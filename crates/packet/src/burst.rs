@@ -4,7 +4,7 @@
 //! [`Burst`]. Segments point into memory that a guest may write at any time, so nobody makes a slice
 //! of them: they are only ever copied from, by raw pointer, by a transmit queue.
 
-use crate::{Offload, arch};
+use crate::{Abilities, Offload, Set, arch};
 use std::marker::PhantomData;
 
 /// Packets in a burst at most: enough to hide memory latency by prefetching, small enough that the
@@ -19,7 +19,7 @@ pub const HEADROOM: usize = 128;
 pub const HEADER_BYTES: usize = 128;
 /// Bytes of private header room: [`HEADER_BYTES`] and as much again for [`Burst::pull`]. The headroom
 /// comes on top.
-const HEADER_ROOM: usize = 256;
+pub(crate) const HEADER_ROOM: usize = 256;
 /// Longest frame in bytes: 64 KiB of IP packet plus Ethernet header and two tags, as TSO makes them.
 pub const MAX_FRAME: usize = 65535 + 22;
 /// Borrowed segments in one burst. A TSO frame of 4 KiB pages has 17; 32 of those are 544.
@@ -115,6 +115,19 @@ impl Packet {
     #[inline(always)]
     pub fn header_mut(&mut self) -> &mut [u8] {
         &mut self.room[usize::from(self.head)..][..usize::from(self.head_len)]
+    }
+
+    /// Packets on the wire that this one stands for, and their bytes.
+    #[inline(always)]
+    pub fn on_wire(&self) -> (u64, u64) {
+        self.offload.on_wire(self.len())
+    }
+
+    /// True if a receiver that can do `abilities` can be given the packet as it is.
+    #[inline(always)]
+    pub fn suits(&self, abilities: Abilities) -> bool {
+        abilities.accept(&self.offload)
+            && !(self.offload.is_super() && crate::offload::is_labelled(self.header()))
     }
 
     /// Opens a gap of `n` bytes, `at` bytes into the frame, for a header that is pushed, and returns it;
@@ -223,6 +236,8 @@ pub struct BurstBuf {
     packets: Box<[Packet; BURST]>,
     count: usize,
     segments: Vec<Segment<'static>>,
+    /// Packets for which something may be left to do.
+    offloaded: Set,
     /// Counts bursts.
     turn: u64,
 }
@@ -239,6 +254,7 @@ impl BurstBuf {
         BurstBuf {
             packets: Box::new([const { Packet::new() }; BURST]),
             count: 0,
+            offloaded: Set::NONE,
             segments: Vec::with_capacity(MAX_SEGMENTS),
             turn: 0,
         }
@@ -249,6 +265,7 @@ impl BurstBuf {
     pub fn clear(&mut self) {
         self.count = 0;
         self.segments.clear();
+        self.offloaded = Set::NONE;
         self.turn = self.turn.wrapping_add(1);
     }
 
@@ -299,6 +316,14 @@ impl BurstBuf {
         Some(p)
     }
 
+    /// Says what is left to do for the packet added last.
+    pub fn set_offload(&mut self, offload: Offload) {
+        if let Some(p) = self.last() {
+            p.offload = offload;
+            self.offloaded = self.offloaded.with(Set::one(self.count - 1));
+        }
+    }
+
     /// The packet added last, to be filled further. `None` before the first [`BurstBuf::push`].
     #[inline(always)]
     pub fn last(&mut self) -> Option<&mut Packet> {
@@ -309,6 +334,7 @@ impl BurstBuf {
     pub fn pop(&mut self) {
         if self.count > 0 {
             self.count -= 1;
+            self.offloaded = self.offloaded.without(Set::one(self.count));
             self.segments.truncate(usize::from(self.packets[self.count].seg_first));
         }
     }
@@ -370,6 +396,12 @@ impl Burst<'_> {
     #[inline(always)]
     pub fn packets(&self) -> &[Packet] {
         &self.buf.packets[..self.buf.count]
+    }
+
+    /// Packets for which something is left to do, and some for which that was done meanwhile.
+    #[inline(always)]
+    pub fn offloaded(&self) -> Set {
+        self.buf.offloaded
     }
 
     /// One packet, to be changed.
@@ -464,6 +496,8 @@ impl Burst<'_> {
             buf.segments.push(s);
         }
         (p.len, p.head_len) = (len as u32, private as u16);
+        // Whatever its checksum was to be, it is not that of what is left.
+        p.offload = Offload::default();
         p.seg_first = first as u16;
         p.seg_count = (buf.segments.len() - first) as u16;
         true

@@ -17,7 +17,8 @@ pub fn partial(start: u64, bytes: &[u8]) -> u64 {
     rest.first().map_or(sum, |&b| sum + (u64::from(b) << 8))
 }
 
-fn fold(mut sum: u64) -> u16 {
+/// A sum of words as one.
+pub(crate) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

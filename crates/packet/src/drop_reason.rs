@@ -31,6 +31,12 @@ drop_reasons! {
     RxTooManySegments = "rx_too_many_segments_drops",
     /// Received frame asks for an offload that was not negotiated.
     RxInvalidOffload = "rx_invalid_hwol_drops",
+    /// The checksum that a received frame asks for lies outside the frame.
+    RxChecksumOutside = "rx_csum_outside_drops",
+    /// A received super-frame is not what it says it is: its headers are others, or not whole.
+    RxSuperFrameHeaders = "rx_gso_headers_drops",
+    /// A received super-frame is to be cut into segments of no size, of too many, or too long ones.
+    RxSegmentSize = "rx_gso_size_drops",
     /// The pipeline decided to drop the packet.
     Pipeline = "drop_action_of_pipeline",
     /// Output to a port that does not exist (any more).
@@ -55,6 +61,8 @@ drop_reasons! {
     TxMtuExceeded = "ovs_tx_mtu_exceeded_drops",
     /// The receiver's posted buffer is smaller than the frame and cannot be merged with others.
     TxBufferTooSmall = "tx_buffer_too_small_drops",
+    /// What the sender left to do cannot be done here: the headers are longer than what is private.
+    TxInvalidOffload = "ovs_tx_invalid_hwol_drops",
     /// The receiving ring broke a rule of virtio and was disabled.
     TxRingBroken = "tx_ring_broken_drops",
 }

@@ -5,18 +5,20 @@
 //! is that of the receive queue's loan. When the `Burst` is dropped, the descriptors go back.
 //!
 //! This crate knows no port, no flow and no thread. It is one of the few that hold `unsafe`: in
-//! [`arch`] (processor-specific instructions) and [`burst`] (the borrowed segments).
+//! [`arch`] (processor-specific instructions), [`burst`] and [`segments`] (the borrowed segments).
 
 pub mod arch;
 pub mod burst;
 pub mod checksum;
 mod drop_reason;
 mod offload;
+pub mod segments;
 mod set;
 
 pub use burst::{
     BURST, Burst, BurstBuf, HEADER_BYTES, HEADROOM, Lender, MAX_FRAME, Packet, Saved, Segment,
 };
 pub use drop_reason::{DropCounts, DropReason};
-pub use offload::Offload;
+pub use offload::{Abilities, Offload, gso};
+pub use segments::Segments;
 pub use set::Set;
