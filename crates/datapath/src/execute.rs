@@ -190,7 +190,7 @@ impl State {
         for i in set {
             let in_port = DpPort(self.packets[i].key.in_port);
             let taken = c.punts.push(|| Punted {
-                frame: s.burst.copy_out(i, max),
+                frame: s.burst.copy_finished(i, max),
                 len: s.burst.packets()[i].len(),
                 in_port,
                 punt: punt.clone(),
@@ -254,7 +254,8 @@ impl State {
             flags |= crate::walk::tcp_flags(&self.packets[i].key);
         }
         if !State::is_passing(number) {
-            flow.count(run.len() as u64, bytes, flags, c.now_ms);
+            let (more, more_bytes) = s.burst.more_on_wire(run);
+            flow.count(run.len() as u64 + more, bytes + more_bytes, flags, c.now_ms);
         }
     }
 
@@ -290,8 +291,11 @@ fn changes_packet(action: &Action) -> bool {
 }
 
 /// Length of a frame without Ethernet's padding behind an IP packet, which `check_pkt_larger` does not
-/// count (OVS).
+/// count (OVS); of a super-frame, that of its segments.
 fn unpadded(packet: &Packet) -> usize {
+    if packet.offload.is_super() {
+        return packet.offload.longest(packet.len());
+    }
     match locate(packet.header(), packet.len()).0.end {
         0 => packet.len(),
         end => end.min(packet.len()),

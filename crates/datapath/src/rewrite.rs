@@ -1,9 +1,9 @@
 //! Changing packets: header fields get new values, tags and labels are pushed and popped.
 //!
 //! Checksums follow by difference (RFC 1624), so a wrong one stays wrong and payload is never read.
-//! A header that the packet does not have, or not whole, stays as it is. No port negotiates checksum
-//! offload yet; when one does, a partial checksum (virtio's `NEEDS_CSUM`) covers the pseudo-header
-//! alone and must follow addresses only, uncomplemented.
+//! A header that the packet does not have, or not whole, stays as it is. A checksum that is to be completed
+//! yet (virtio's `NEEDS_CSUM`) covers the pseudo-header alone: it follows addresses only, and is not
+//! complemented.
 
 use flow::{FlowKey, FlowMask, Layers, Rewrite, Vlan, ether_type, ip_proto, locate};
 use packet::checksum::{crc32c_change, update};
@@ -47,10 +47,11 @@ impl<'a> Changes<'a> {
         if layers.dl_type != v.dl_type.get() {
             return;
         }
+        let partial = burst.packets()[i].offload.partial_at();
         let h = burst.packet_mut(i).header_mut();
         match layers.dl_type {
-            ether_type::IPV4 if layers.end > 0 => ipv4(h, &layers, v, m),
-            ether_type::IPV6 if layers.end > 0 => ipv6(h, &layers, v, m),
+            ether_type::IPV4 if layers.end > 0 => ipv4(h, &layers, partial, v, m),
+            ether_type::IPV6 if layers.end > 0 => ipv6(h, &layers, partial, v, m),
             ether_type::ARP | ether_type::RARP => arp(h, layers.network, v, m),
             ether_type::MPLS | ether_type::MPLS_MCAST => {
                 let (value, mask) = (v.mpls_lse[0].to_bytes(), m.mpls_lse[0].to_bytes());
@@ -80,6 +81,15 @@ enum Sum {
     Plain(usize),
     /// UDP's: 0 means that there is none, so one that comes out as 0 is stored as 0xffff.
     Udp(usize),
+    /// That of a pseudo-header, not complemented.
+    Partial(usize),
+}
+
+impl Sum {
+    fn at(self) -> usize {
+        let (Sum::Plain(at) | Sum::Udp(at) | Sum::Partial(at)) = self;
+        at
+    }
 }
 
 /// Gives the bytes at `at` the bits of `value` that are in `mask`, and has the checksums follow.
@@ -97,14 +107,15 @@ fn put<const N: usize>(h: &mut [u8], at: usize, value: [u8; N], mask: [u8; N], s
     }
     h[at..at + N].copy_from_slice(&new);
     for &sum in sums {
-        let (Sum::Plain(at) | Sum::Udp(at)) = sum;
-        let Some(Ok(stored)) = h.get_mut(at..at + 2).map(<&mut [u8; 2]>::try_from) else {
+        let Some(Ok(stored)) = h.get_mut(sum.at()..sum.at() + 2).map(<&mut [u8; 2]>::try_from)
+        else {
             continue;
         };
         let before = u16::from_be_bytes(*stored);
         let after = update(before, &old, &new);
         match sum {
             Sum::Plain(_) => *stored = after.to_be_bytes(),
+            Sum::Partial(_) => *stored = (!update(!before, &old, &new)).to_be_bytes(),
             Sum::Udp(_) if before == 0 => {}
             Sum::Udp(_) => *stored = (if after == 0 { 0xffff } else { after }).to_be_bytes(),
         }
@@ -112,8 +123,14 @@ fn put<const N: usize>(h: &mut [u8], at: usize, value: [u8; N], mask: [u8; N], s
 }
 
 /// The transport checksum that covers the IP addresses, if there is one.
-fn address_sum(l: &Layers) -> Option<Sum> {
+fn address_sum(l: &Layers, partial: Option<usize>) -> Option<Sum> {
     let size = l.end.checked_sub(l.transport).filter(|_| l.transport > 0)?;
+    let whole = whole_address_sum(l, size)?;
+    Some(if partial == Some(whole.at()) { Sum::Partial(whole.at()) } else { whole })
+}
+
+/// As [`address_sum`], of a packet without offload and with `size` bytes behind the IP header.
+fn whole_address_sum(l: &Layers, size: usize) -> Option<Sum> {
     match l.nw_proto {
         ip_proto::TCP if size >= 20 => Some(Sum::Plain(l.transport + 16)),
         ip_proto::UDP if size >= 8 => Some(Sum::Udp(l.transport + 6)),
@@ -124,21 +141,22 @@ fn address_sum(l: &Layers) -> Option<Sum> {
     }
 }
 
-fn ipv4(h: &mut [u8], l: &Layers, v: &FlowKey, m: &FlowKey) {
+fn ipv4(h: &mut [u8], l: &Layers, partial: Option<usize>, v: &FlowKey, m: &FlowKey) {
     let at = l.network;
     let header = Sum::Plain(at + 10);
-    let both = [header, address_sum(l).unwrap_or(header)];
-    let sums = if address_sum(l).is_some() { &both[..] } else { &both[..1] };
+    let behind = address_sum(l, partial);
+    let both = [header, behind.unwrap_or(header)];
+    let sums = if behind.is_some() { &both[..] } else { &both[..1] };
     put(h, at + 12, v.nw_src.to_bytes(), m.nw_src.to_bytes(), sums);
     put(h, at + 16, v.nw_dst.to_bytes(), m.nw_dst.to_bytes(), sums);
     put(h, at, [0, v.nw_tos], [0, m.nw_tos], &[header]);
     put(h, at + 8, [v.nw_ttl, 0], [m.nw_ttl, 0], &[header]);
-    transport(h, l, v, m);
+    transport(h, l, partial, v, m);
 }
 
-fn ipv6(h: &mut [u8], l: &Layers, v: &FlowKey, m: &FlowKey) {
+fn ipv6(h: &mut [u8], l: &Layers, partial: Option<usize>, v: &FlowKey, m: &FlowKey) {
     let at = l.network;
-    let sum = address_sum(l);
+    let sum = address_sum(l, partial);
     let sums = sum.as_slice();
     put(h, at + 8, v.ipv6_src, m.ipv6_src, sums);
     // With segments left, checksums count the last segment, which is not here.
@@ -146,11 +164,11 @@ fn ipv6(h: &mut [u8], l: &Layers, v: &FlowKey, m: &FlowKey) {
     let word = |k: &FlowKey| u32::from(k.nw_tos) << 20 | k.ipv6_label.get() & 0xf_ffff;
     put(h, at, word(v).to_be_bytes(), word(m).to_be_bytes(), &[]);
     put(h, at + 7, [v.nw_ttl], [m.nw_ttl], &[]);
-    transport(h, l, v, m);
+    transport(h, l, partial, v, m);
 }
 
 /// Ports of TCP, UDP and SCTP; type and code of ICMP; neighbour discovery.
-fn transport(h: &mut [u8], l: &Layers, v: &FlowKey, m: &FlowKey) {
+fn transport(h: &mut [u8], l: &Layers, partial: Option<usize>, v: &FlowKey, m: &FlowKey) {
     let at = l.transport;
     let Some(size) = l.end.checked_sub(at).filter(|_| at > 0 && l.nw_proto == v.nw_proto) else {
         return;
@@ -160,16 +178,21 @@ fn transport(h: &mut [u8], l: &Layers, v: &FlowKey, m: &FlowKey) {
         [a, b, c, d]
     };
     let (value, mask) = (ports(v), ports(m));
+    // What is to be completed yet does not cover these.
+    let plain = |sum: Sum| Some(sum).filter(|s| partial != Some(s.at()));
     match l.nw_proto {
         ip_proto::TCP if h.get(at + 12).is_some_and(|&b| flow::tcp_header_fits(b, size)) => {
-            put(h, at, value, mask, &[Sum::Plain(at + 16)]);
+            put(h, at, value, mask, plain(Sum::Plain(at + 16)).as_slice());
         }
-        ip_proto::UDP if size >= 8 => put(h, at, value, mask, &[Sum::Udp(at + 6)]),
+        ip_proto::UDP if size >= 8 => {
+            put(h, at, value, mask, plain(Sum::Udp(at + 6)).as_slice());
+        }
         ip_proto::SCTP if size >= 12 => sctp(h, at, size, value, mask),
         ip_proto::ICMP | ip_proto::ICMPV6 if size >= 8 => {
-            put(h, at, [value[1], value[3]], [mask[1], mask[3]], &[Sum::Plain(at + 2)]);
+            let sum = plain(Sum::Plain(at + 2));
+            put(h, at, [value[1], value[3]], [mask[1], mask[3]], sum.as_slice());
             if l.nw_proto == ip_proto::ICMPV6 && l.dl_type == ether_type::IPV6 {
-                neighbour_discovery(h, at, l.end, v, m);
+                neighbour_discovery(h, at, l.end, sum.as_slice(), v, m);
             }
         }
         _ => {}
@@ -194,14 +217,20 @@ fn sctp(h: &mut [u8], at: usize, size: usize, value: [u8; 4], mask: [u8; 4]) {
 }
 
 /// RFC 4861: target, reserved word, and the first link-layer option.
-fn neighbour_discovery(h: &mut [u8], at: usize, end: usize, v: &FlowKey, m: &FlowKey) {
+fn neighbour_discovery(
+    h: &mut [u8],
+    at: usize,
+    end: usize,
+    sums: &[Sum],
+    v: &FlowKey,
+    m: &FlowKey,
+) {
     let discovery = h.get(at..at + 2).is_some_and(|b| matches!(b, [135 | 136, 0]));
     if !discovery || end - at < 24 {
         return;
     }
-    let sums = [Sum::Plain(at + 2)];
-    put(h, at + 4, v.igmp_group.to_bytes(), m.igmp_group.to_bytes(), &sums);
-    put(h, at + 8, v.nd_target, m.nd_target, &sums);
+    put(h, at + 4, v.igmp_group.to_bytes(), m.igmp_group.to_bytes(), sums);
+    put(h, at + 8, v.nd_target, m.nd_target, sums);
     let mut option = at + 24;
     while option + 8 <= end {
         let Some(&[kind, units]) = h.get(option..).and_then(|h| h.first_chunk::<2>()) else {
@@ -216,12 +245,12 @@ fn neighbour_discovery(h: &mut [u8], at: usize, end: usize, v: &FlowKey, m: &Flo
                 continue;
             }
         };
-        put(h, option + 2, address.0, mask.0, &sums);
+        put(h, option + 2, address.0, mask.0, sums);
         break;
     }
     if at + 32 <= end {
         let kind = |k: &FlowKey| [k.tcp_flags.to_bytes()[1], 0];
-        put(h, at + 24, kind(v), kind(m), &sums);
+        put(h, at + 24, kind(v), kind(m), sums);
     }
 }
 

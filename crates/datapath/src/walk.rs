@@ -223,7 +223,8 @@ impl State {
         // Ports of very high numbers share a guess.
         let own = flow.is_live() && flow.origin.in_port == number.0;
         let Some(outputs) = flow.outputs().filter(|_| own) else { return false };
-        flow.count(all.len() as u64, bytes, flags, c.now_ms);
+        let (more_packets, more_bytes) = sender.burst.more_on_wire(all);
+        flow.count(all.len() as u64 + more_packets, bytes + more_bytes, flags, c.now_ms);
         match c.exact_match {
             true => c.counters.emc_hits.add(all.len() as u64),
             false => c.counters.megaflow_hits.add(all.len() as u64),
@@ -363,16 +364,17 @@ impl State {
                 continue;
             }
             c.counters.upcalls.add(1);
-            self.flow_of[i] = self.ask(i, burst.packets()[i].len() as u64, c);
+            self.flow_of[i] = self.ask(i, burst.packets()[i].on_wire(), c);
         }
     }
 
-    /// Asks the pipeline about packet `i` and keeps the answer; returns the flow's number.
-    fn ask(&mut self, i: usize, bytes: u64, c: &Context<'_>) -> u32 {
+    /// Asks the pipeline about packet `i`, which is as many packets and bytes on the wire, and keeps the
+    /// answer; returns the flow's number.
+    fn ask(&mut self, i: usize, (packets, bytes): (u64, u64), c: &Context<'_>) -> u32 {
         let key = &self.packets[i].key;
         let generation = c.translate.generation();
         let answer = c.translate.translate(key);
-        let seen = Seen { packets: 1, bytes, tcp_flags: tcp_flags(key), now_ms: c.now_ms };
+        let seen = Seen { packets, bytes, tcp_flags: tcp_flags(key), now_ms: c.now_ms };
         answer.effects.apply(&seen);
         let now = c.translate.generation();
         if now == generation {
@@ -469,7 +471,8 @@ impl State {
             // Packets that are not to be asked about have none, and were counted.
             let Some(flow) = flow_of(&self.flows, &self.passing, number) else { continue };
             if !Self::is_passing(number) {
-                flow.count(run, bytes, flags, c.now_ms);
+                let (more, more_bytes) = sender.burst.more_on_wire(Set::range(from, end));
+                flow.count(run + more, bytes + more_bytes, flags, c.now_ms);
             }
             match flow.outputs() {
                 Some([]) => c.counters.drops.add(DropReason::Pipeline, run),

@@ -191,6 +191,12 @@ impl Packet {
         &self.room[start..HEADROOM]
     }
 
+    /// The device header of `n` bytes that [`Packet::fetch`] put in front of the frame, until the frame is
+    /// changed.
+    pub fn before(&self, n: usize) -> &[u8] {
+        &self.room[usize::from(self.head) - n..usize::from(self.head)]
+    }
+
     /// Appends `n` bytes copied from `src` to the private part, while it has no borrowed part.
     ///
     /// # Safety
@@ -402,6 +408,20 @@ impl Burst<'_> {
     #[inline(always)]
     pub fn offloaded(&self) -> Set {
         self.buf.offloaded
+    }
+
+    /// Packets and bytes that these packets are more on the wire than here, because of super-frames.
+    #[inline(always)]
+    pub fn more_on_wire(&self, set: Set) -> (u64, u64) {
+        if self.offloaded().meets(set) { self.more(set) } else { (0, 0) }
+    }
+
+    #[inline(never)]
+    fn more(&self, set: Set) -> (u64, u64) {
+        set.map(|i| &self.buf.packets[i]).fold((0, 0), |(packets, bytes), p| {
+            let (n, len) = p.on_wire();
+            (packets + n - 1, bytes + len - p.len() as u64)
+        })
     }
 
     /// One packet, to be changed.

@@ -91,17 +91,18 @@ impl Offload {
     /// Bytes of the virtio-net header that this is.
     pub const BYTES: usize = 10;
 
-    /// Reads the first bytes of a virtio-net header.
-    pub fn from_bytes(b: &[u8; Self::BYTES]) -> Offload {
+    /// Reads the first bytes of a virtio-net header; `None` if there are fewer.
+    pub fn from_device(header: &[u8]) -> Option<Offload> {
+        let b: &[u8; Self::BYTES] = header.first_chunk()?;
         let half = |at: usize| u16::from_le_bytes([b[at], b[at + 1]]);
-        Offload {
+        Some(Offload {
             flags: b[0],
             gso_type: b[1],
             hdr_len: half(2),
             gso_size: half(4),
             csum_start: half(6),
             csum_offset: half(8),
-        }
+        })
     }
 
     /// The first bytes of a virtio-net header, as two words to be stored in native order.

@@ -56,6 +56,7 @@ impl Lab {
                 mode: Mode::Server,
                 path: dir.path().join(format!("port{n}")),
                 mtu: 1500,
+                offloads: true,
                 on_change: Box::new(|| {}),
             };
             let port = Arc::new(VhostPort::open(config).expect("the port opens"));

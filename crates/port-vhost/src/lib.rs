@@ -30,7 +30,7 @@ use log_budget::LogBudget;
 use packet::{Burst, BurstBuf, DropCounts, DropReason, Set};
 use port::{Counters, Port, Wait, Waker};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -55,6 +55,8 @@ pub struct Config {
     pub path: PathBuf,
     /// Largest IP packet in bytes, 68 to 9702; longer frames to the guest are dropped.
     pub mtu: u32,
+    /// Offer checksum and segmentation offload.
+    pub offloads: bool,
     /// Called, from the port's thread, when a front end comes or goes or its queues change.
     pub on_change: Box<dyn Fn() + Send + Sync>,
 }
@@ -85,6 +87,7 @@ struct Shared {
     /// Pairs among which a live transmit queue is looked for.
     tx_queues: AtomicUsize,
     mtu: AtomicU32,
+    offloads: AtomicBool,
     /// Drops before a queue was chosen; written by several threads, so by locked additions.
     no_queue: AtomicU64,
     contended: AtomicU64,
@@ -104,6 +107,11 @@ impl Shared {
     /// Queue `i`, made if need be. `i` is less than [`MAX_VRINGS`].
     fn vring(&self, i: usize) -> &Vring {
         self.vrings[i].get_or_init(|| Box::new(Vring::new(self.bell.clone())))
+    }
+
+    /// The virtio features that front ends are offered.
+    fn offered(&self) -> u64 {
+        features::PLAIN | if self.offloads.load(Relaxed) { features::OFFLOADS } else { 0 }
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
@@ -139,7 +147,7 @@ impl VhostPort {
     /// # Errors
     /// If the socket cannot be bound, another process listens on it, or no thread can be made.
     pub fn open(config: Config) -> std::io::Result<VhostPort> {
-        let Config { name, mode, path, mtu, on_change } = config;
+        let Config { name, mode, path, mtu, offloads, on_change } = config;
         let listener = link::prepare(mode, &path)?;
         let shared = Arc::new(Shared {
             name,
@@ -148,6 +156,7 @@ impl VhostPort {
             rx_queues: AtomicUsize::new(1),
             tx_queues: AtomicUsize::new(0),
             mtu: AtomicU32::new(mtu),
+            offloads: AtomicBool::new(offloads),
             no_queue: AtomicU64::new(0),
             contended: AtomicU64::new(0),
             ring_faults: AtomicU64::new(0),
@@ -206,6 +215,11 @@ impl VhostPort {
     /// Changes the MTU, for frames sent from now on.
     pub fn set_mtu(&self, mtu: u32) {
         self.shared.mtu.store(mtu, Relaxed);
+    }
+
+    /// Offers checksum and segmentation offload, or not, to front ends that connect from now on.
+    pub fn set_offloads(&self, on: bool) {
+        self.shared.offloads.store(on, Relaxed);
     }
 
     /// The transmit queue for a PMD thread: its own if there are enough, else shared.

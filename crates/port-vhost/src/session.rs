@@ -129,7 +129,7 @@ impl<'p> Session<'p> {
             return Err(ProtocolError::Fds { code, have: m.fds.len(), want: fds_allowed });
         }
         match request {
-            Req::GET_FEATURES => return Ok(Reply::u64(features::OFFERED)),
+            Req::GET_FEATURES => return Ok(Reply::u64(self.shared.offered())),
             Req::SET_FEATURES => self.set_features(code, m.body::<VhostUserU64>()?.value)?,
             Req::SET_OWNER => {}
             Req::RESET_OWNER | Req::RESET_DEVICE => self.reset(),
@@ -265,8 +265,10 @@ impl<'p> Session<'p> {
     }
 
     fn set_features(&mut self, code: u32, asked: u64) -> Result<(), ProtocolError> {
-        if asked & !features::OFFERED != 0 {
-            let what = format!("features {:#x} were not offered", asked & !features::OFFERED);
+        // What was offered before a change of settings holds for a guest that was there then.
+        let wrong = asked & !(features::PLAIN | features::OFFLOADS);
+        if wrong != 0 {
+            let what = format!("features {wrong:#x} were not offered");
             return Err(ProtocolError::Value { code, what });
         }
         let before = std::mem::replace(&mut self.features, asked);

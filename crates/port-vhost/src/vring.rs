@@ -246,7 +246,7 @@ impl Vring {
     /// Puts packets, none longer than `longest`, into a guest's receive ring. False if another thread
     /// has it, and nothing was done.
     #[inline(always)]
-    pub(crate) fn tx(&self, burst: &Burst<'_>, set: Set, longest: usize) -> bool {
+    pub(crate) fn tx(&self, burst: &mut Burst<'_>, set: Set, longest: usize) -> bool {
         let Some(mut held) = self.ring.claim_within(TX_CLAIM_CYCLES) else {
             return false;
         };

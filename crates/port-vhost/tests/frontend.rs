@@ -29,6 +29,7 @@ fn cloud_hypervisors_front_end() {
         mode: Mode::Server,
         path: path.clone(),
         mtu: 1500,
+        offloads: true,
         on_change: Box::new(|| ()),
     })
     .expect("socket");

@@ -12,8 +12,26 @@ pub struct QueueCounters {
     header_bytes: AtomicU64,
     payload_bytes: AtomicU64,
     notifications: AtomicU64,
+    super_frames: AtomicU64,
+    segments: AtomicU64,
+    checksums: AtomicU64,
     /// Packets that did not get through, by reason.
     pub drops: DropCounts,
+}
+
+/// What was done about offloads in one call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// Super-frames that passed whole.
+    pub super_frames: u64,
+    /// Packets and bytes that they are more on the wire than here.
+    pub more_packets: u64,
+    /// See `more_packets`.
+    pub more_bytes: u64,
+    /// Segments cut in software.
+    pub segments: u64,
+    /// Checksums completed in software.
+    pub checksums: u64,
 }
 
 /// Adds to a counter that has one writer: no locked instruction.
@@ -32,6 +50,16 @@ impl QueueCounters {
         bump(&self.payload_bytes, payload_bytes);
     }
 
+    /// Counts what was done about offloads. Packets and bytes are counted as they are on the wire, so what
+    /// super-frames stand for is added to what [`QueueCounters::burst`] counted.
+    pub fn finished(&self, done: &Finished) {
+        bump(&self.super_frames, done.super_frames);
+        bump(&self.packets, done.more_packets);
+        bump(&self.bytes, done.more_bytes);
+        bump(&self.segments, done.segments);
+        bump(&self.checksums, done.checksums);
+    }
+
     /// Counts one interrupt sent to the guest.
     pub fn notified(&self) {
         bump(&self.notifications, 1);
@@ -41,6 +69,7 @@ impl QueueCounters {
     pub fn add_rx(&self, sum: &mut Counters) {
         sum.rx_packets += self.packets.load(Relaxed);
         sum.rx_bytes += self.bytes.load(Relaxed);
+        sum.rx_super_frames += self.super_frames.load(Relaxed);
         sum.rx_header_bytes += self.header_bytes.load(Relaxed);
         sum.notifications += self.notifications.load(Relaxed);
         sum.rx_dropped += sum.add_drops(&self.drops);
@@ -50,6 +79,9 @@ impl QueueCounters {
     pub fn add_tx(&self, sum: &mut Counters) {
         sum.tx_packets += self.packets.load(Relaxed);
         sum.tx_bytes += self.bytes.load(Relaxed);
+        sum.tx_super_frames += self.super_frames.load(Relaxed);
+        sum.tx_segments += self.segments.load(Relaxed);
+        sum.tx_checksums += self.checksums.load(Relaxed);
         sum.tx_header_bytes += self.header_bytes.load(Relaxed);
         sum.tx_payload_bytes += self.payload_bytes.load(Relaxed);
         sum.notifications += self.notifications.load(Relaxed);
@@ -75,6 +107,14 @@ pub struct Counters {
     pub tx_payload_bytes: u64,
     /// Interrupts sent to the guest.
     pub notifications: u64,
+    /// Super-frames received; packets and bytes count what they stand for on the wire.
+    pub rx_super_frames: u64,
+    /// Super-frames sent whole.
+    pub tx_super_frames: u64,
+    /// Packets sent that were cut from super-frames in software.
+    pub tx_segments: u64,
+    /// Checksums completed in software.
+    pub tx_checksums: u64,
     /// Drops by [`DropReason`], in the order of [`DropReason::ALL`].
     pub drops: [u64; DropReason::ALL.len()],
 }

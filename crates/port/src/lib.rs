@@ -9,7 +9,7 @@ mod counters;
 pub mod sim;
 mod wait;
 
-pub use counters::{Counters, QueueCounters};
+pub use counters::{Counters, Finished, QueueCounters};
 pub use wait::{Wait, Waker};
 
 use packet::{Burst, BurstBuf, Set};

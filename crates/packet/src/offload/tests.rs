@@ -150,5 +150,6 @@ fn words_and_bytes_are_the_same() {
     let mut bytes = [0; Offload::BYTES];
     bytes[..8].copy_from_slice(&first.to_ne_bytes());
     bytes[8..].copy_from_slice(&last.to_ne_bytes());
-    assert_eq!(Offload::from_bytes(&bytes), o);
+    assert_eq!(Offload::from_device(&bytes), Some(o));
+    assert_eq!(Offload::from_device(&bytes[1..]), None);
 }

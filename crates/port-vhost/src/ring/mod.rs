@@ -17,7 +17,7 @@ pub(crate) use packed::Packed;
 pub(crate) use split::Split;
 
 use crate::mem::{GuestMemory, Window};
-use packet::{BURST, Burst, BurstBuf, Set};
+use packet::{Abilities, BURST, Burst, BurstBuf, Set};
 use port::QueueCounters;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -117,6 +117,8 @@ pub(crate) struct RingSpec {
     /// Bytes of virtio-net header: 12, or 10 for a legacy driver without mergeable buffers.
     pub(crate) header: usize,
     pub(crate) mergeable: bool,
+    /// What the guest may ask for, or can be given.
+    pub(crate) abilities: Abilities,
 }
 
 /// The order in which a driver and a device pass buffers through shared memory.
@@ -178,6 +180,7 @@ pub(crate) struct Ring<L> {
     window: Window,
     header: usize,
     mergeable: bool,
+    abilities: Abilities,
     call: Option<Arc<EventFd>>,
     /// Buffers behind the packets of the burst that is out, or that are being filled.
     lent: [Lent; BURST],
@@ -206,6 +209,7 @@ impl<L: Layout> Ring<L> {
             window: Window::default(),
             header: spec.header,
             mergeable: spec.mergeable,
+            abilities: spec.abilities,
             call,
             lent: [Lent::default(); BURST],
             lent_count: 0,
@@ -418,7 +422,7 @@ impl AnyRing {
     #[inline(always)]
     pub(crate) fn tx(
         &mut self,
-        burst: &Burst<'_>,
+        burst: &mut Burst<'_>,
         set: Set,
         longest: usize,
         c: &QueueCounters,

@@ -2,8 +2,8 @@
 
 use super::{F_INDIRECT, F_NEXT, F_WRITE, Layout, Lent, MAX_PIECES, Piece, Ring, RingFault};
 use packet::arch::prefetch_read;
-use packet::{BURST, BurstBuf, DropReason, HEADER_BYTES, MAX_FRAME};
-use port::QueueCounters;
+use packet::{BURST, BurstBuf, DropReason, HEADER_BYTES, MAX_FRAME, Offload};
+use port::{Finished, QueueCounters};
 
 /// A buffer of a received packet: one piece, or a range of [`Ring::pieces`].
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ impl<L: Layout> Ring<L> {
         self.lent_count = n;
         let (mut header_bytes, mut payload_bytes) = (0, 0);
         for s in &sources[..n] {
-            match self.fetch(buf, s) {
+            match self.fetch(buf, s, c) {
                 Ok((head, len)) => {
                     header_bytes += head as u64;
                     payload_bytes += (len - head) as u64;
@@ -95,7 +95,12 @@ impl<L: Layout> Ring<L> {
 
     /// Makes a packet of one buffer; returns its private and whole length.
     #[inline(always)]
-    fn fetch(&self, buf: &mut BurstBuf, s: &Source) -> Result<(usize, usize), DropReason> {
+    fn fetch(
+        &self,
+        buf: &mut BurstBuf,
+        s: &Source,
+        c: &QueueCounters,
+    ) -> Result<(usize, usize), DropReason> {
         let len = s.len as usize;
         let Some(frame) = len.checked_sub(self.header).filter(|&n| n >= 14) else {
             return Err(DropReason::RxShortFrame);
@@ -104,7 +109,7 @@ impl<L: Layout> Ring<L> {
             return Err(DropReason::RxOversize);
         }
         if s.ptr.is_null() {
-            return self.fetch_pieces(buf, s);
+            return self.fetch_pieces(buf, s, c);
         }
         let head = frame.min(HEADER_BYTES);
         let p = buf.push().ok_or(DropReason::RxTooManySegments)?;
@@ -120,15 +125,20 @@ impl<L: Layout> Ring<L> {
             }
         }
         if asks {
-            buf.pop();
-            return Err(DropReason::RxInvalidOffload);
+            let said = buf.last().and_then(|p| Offload::from_device(p.before(self.header)));
+            self.take_offload(buf, said.unwrap_or_default(), c)?;
         }
         Ok((head, frame))
     }
 
     /// As [`Ring::fetch`] for a buffer in several pieces, with the virtio-net header anywhere.
     #[cold]
-    fn fetch_pieces(&self, buf: &mut BurstBuf, s: &Source) -> Result<(usize, usize), DropReason> {
+    fn fetch_pieces(
+        &self,
+        buf: &mut BurstBuf,
+        s: &Source,
+        c: &QueueCounters,
+    ) -> Result<(usize, usize), DropReason> {
         let pieces = &self.pieces[usize::from(s.first)..][..usize::from(s.count)];
         if buf.segments_left() < pieces.len() {
             return Err(DropReason::RxTooManySegments);
@@ -162,10 +172,6 @@ impl<L: Layout> Ring<L> {
                 break;
             }
         }
-        if offload_asked(&device) {
-            buf.pop();
-            return Err(DropReason::RxInvalidOffload);
-        }
         for piece in split.iter().chain(&pieces[borrowed..]).filter(|p| p.len > 0) {
             // SAFETY: pieces are guest memory, mapped until the burst ends, see `fetch`.
             if !unsafe { buf.add_segment(piece.ptr, piece.len) } {
@@ -173,11 +179,45 @@ impl<L: Layout> Ring<L> {
                 return Err(DropReason::RxTooManySegments);
             }
         }
+        if offload_asked(&device) {
+            self.take_offload(buf, Offload::from_device(&device).unwrap_or_default(), c)?;
+        }
         Ok((head, s.len as usize - self.header))
+    }
+
+    /// Takes over what the guest says of the packet added last, or takes that back.
+    #[inline(never)]
+    fn take_offload(
+        &self,
+        buf: &mut BurstBuf,
+        said: Offload,
+        c: &QueueCounters,
+    ) -> Result<(), DropReason> {
+        let Some(p) = buf.last() else { return Ok(()) };
+        let (header, len) = (p.header(), p.len());
+        match said.check(header, len, self.abilities) {
+            Ok(offload) => {
+                if offload.is_super() {
+                    let (packets, bytes) = offload.on_wire(len);
+                    c.finished(&Finished {
+                        super_frames: 1,
+                        more_packets: packets - 1,
+                        more_bytes: bytes - len as u64,
+                        ..Finished::default()
+                    });
+                }
+                buf.set_offload(offload);
+                Ok(())
+            }
+            Err(reason) => {
+                buf.pop();
+                Err(reason)
+            }
+        }
     }
 }
 
-/// True if a virtio-net header asks for checksumming or segmentation, which were not offered.
+/// True if a virtio-net header asks for checksumming or segmentation.
 #[inline(always)]
 fn offload_asked(header: &[u8]) -> bool {
     header[0] & 1 != 0 || header[1] != 0

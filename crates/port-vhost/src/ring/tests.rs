@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::mem::RegionSpec;
-use packet::{DropReason, Lender, Set};
+use packet::{Abilities, DropReason, Lender, Set};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -235,6 +235,7 @@ fn start(
         event_idx: event,
         header,
         mergeable: m,
+        abilities: Abilities::NONE,
     };
     match n.packed {
         true => {
@@ -503,7 +504,7 @@ fn every_frame_to_a_receive_ring_is_written_whole_or_counted() {
             fill(&mut rng, &mut buf, &frames);
             let (delivered, dropped) = expect(&mut room, &frames, header, mergeable);
             let all = if frames.is_empty() { Set::NONE } else { Set::range(0, frames.len()) };
-            let sent = ring.tx(&buf.lend(&Nobody), all, usize::MAX - 12, &counters);
+            let sent = ring.tx(&mut buf.lend(&Nobody), all, usize::MAX - 12, &counters);
             sent.unwrap_or_else(|e| panic!("{what}: {e}"));
             (full, small) = (full + dropped[0], small + dropped[1]);
             assert_eq!(counters.drops.get(DropReason::TxRingFull), full, "{what}");
@@ -534,7 +535,7 @@ fn merged_frames_say_how_many_buffers_they_take() {
         let mut buf = BurstBuf::new();
         fill(&mut Rng(5), &mut buf, &[vec![7; 288], vec![8; 60]]);
         let c = QueueCounters::default();
-        ring.tx(&buf.lend(&Nobody), Set::range(0, 2), 65535, &c).expect("no fault");
+        ring.tx(&mut buf.lend(&Nobody), Set::range(0, 2), 65535, &c).expect("no fault");
         let lens: Vec<u32> = std::iter::from_fn(|| driver.poll()).map(|(_, len)| len).collect();
         assert_eq!(lens, [100, 100, 100, 72]);
         assert_eq!(driver.ram.u16(slot_at(0) + 10), 3);
@@ -585,7 +586,7 @@ fn fault(packed: bool, write: bool, descs: &[RawDesc]) -> Result<(), RingFault> 
         return ring.rx(&mut buf, &c);
     }
     fill(&mut Rng(1), &mut buf, &[vec![0; 64]]);
-    let result = ring.tx(&buf.lend(&Nobody), Set::one(0), 65535, &c);
+    let result = ring.tx(&mut buf.lend(&Nobody), Set::one(0), 65535, &c);
     assert_eq!(c.drops.get(DropReason::TxRingBroken), u64::from(result.is_err()));
     result
 }
@@ -788,7 +789,17 @@ fn full_ring(packed: bool, mergeable: bool, (gpa, len, flags): (u64, u32, u16)) 
     }
     let (desc, driver, device) = (USER + START, USER + driver, USER + device);
     let (size, base, header) = (SIZE as u16, 0x8000, 12);
-    let spec = RingSpec { size, desc, driver, device, base, event_idx: false, header, mergeable };
+    let spec = RingSpec {
+        size,
+        desc,
+        driver,
+        device,
+        base,
+        event_idx: false,
+        header,
+        mergeable,
+        abilities: Abilities::NONE,
+    };
     let ring = if packed {
         let l = Packed::new(&spec, &mem).expect("valid");
         AnyRing::Packed(Ring::new(l, mem, &spec, None))
@@ -804,7 +815,7 @@ fn full_ring(packed: bool, mergeable: bool, (gpa, len, flags): (u64, u32, u16)) 
 fn send_32(ring: &mut AnyRing, len: usize) -> [u64; 3] {
     let (mut buf, c) = (BurstBuf::new(), QueueCounters::default());
     fill(&mut Rng(3), &mut buf, &vec![vec![9; len]; 32]);
-    ring.tx(&buf.lend(&Nobody), Set::range(0, 32), 65535, &c).expect("no fault");
+    ring.tx(&mut buf.lend(&Nobody), Set::range(0, 32), 65535, &c).expect("no fault");
     let [full, small] =
         [DropReason::TxRingFull, DropReason::TxBufferTooSmall].map(|r| c.drops.get(r));
     [32 - c.drops.total(), full, small]

@@ -1,9 +1,10 @@
-//! Packets into a guest's receive ring: the one copy of their payload.
+//! Packets into a guest's receive ring: the one copy of their payload. What the guest cannot be given as it
+//! is, is finished on the way: checksums are completed, super-frames cut into its buffers.
 
 use super::{F_INDIRECT, F_NEXT, F_WRITE, Layout, Lent, MAX_PIECES, Piece, Ring, RingFault};
 use packet::arch::{copy_small, prefetch_write};
-use packet::{BURST, Burst, DropReason, Packet, Set};
-use port::QueueCounters;
+use packet::{BURST, Burst, DropReason, Offload, Packet, Segments, Set};
+use port::{Finished, QueueCounters};
 
 /// Pieces walked in one transmit call, tries that come to nothing included; the buffer that exceeds
 /// it is walked to its end, so [`MAX_PIECES`] may come on top. A burst of 64 KiB frames over merged
@@ -16,8 +17,19 @@ struct Sent {
     packets: u64,
     header_bytes: u64,
     payload_bytes: u64,
-    /// Counted as dropped.
-    dropped: u64,
+    /// Frames of the call that were sent or counted as dropped.
+    frames: u64,
+    done: Finished,
+}
+
+impl Sent {
+    /// A frame, or a segment of one, of `head` private and `payload` other bytes.
+    #[inline(always)]
+    fn add(&mut self, head: usize, payload: usize) {
+        self.packets += 1;
+        self.header_bytes += head as u64;
+        self.payload_bytes += payload as u64;
+    }
 }
 
 /// Bounds of one transmit call.
@@ -41,21 +53,57 @@ impl<L: Layout> Ring<L> {
     #[inline(always)]
     pub(crate) fn tx(
         &mut self,
-        burst: &Burst<'_>,
+        burst: &mut Burst<'_>,
         set: Set,
         longest: usize,
         c: &QueueCounters,
     ) -> Result<(), RingFault> {
         let mut sum = Sent::default();
-        let result = self.send(burst, set, longest, c, &mut sum);
+        let result = match burst.offloaded().meets(set) {
+            false => self.send(burst, set, longest, c, &mut sum),
+            true => self.finish(burst, set, longest, c, &mut sum),
+        };
         if sum.packets > 0 {
             c.burst(sum.packets, sum.header_bytes, sum.payload_bytes);
             self.publish();
         }
         if result.is_err() {
-            let lost = set.len() as u64 - sum.packets - sum.dropped;
-            c.drops.add(DropReason::TxRingBroken, lost);
+            c.drops.add(DropReason::TxRingBroken, set.len() as u64 - sum.frames);
         }
+        result
+    }
+
+    /// As [`Ring::send`] for a burst with offloads: what the guest cannot be given as it is, is finished.
+    #[inline(never)]
+    fn finish(
+        &mut self,
+        burst: &mut Burst<'_>,
+        mut set: Set,
+        longest: usize,
+        c: &QueueCounters,
+        sum: &mut Sent,
+    ) -> Result<(), RingFault> {
+        let offloaded = burst.offloaded();
+        let mut supers = false;
+        for i in set.filter(|i| offloaded.meets(Set::one(i))) {
+            let p = &burst.packets()[i];
+            if p.offload.is_super() {
+                supers = true;
+            } else if !p.suits(self.abilities) {
+                match burst.complete_checksum(i) {
+                    Ok(()) => sum.done.checksums += 1,
+                    Err(reason) => {
+                        drop(c, reason, 1, sum);
+                        set = set.without(Set::one(i));
+                    }
+                }
+            }
+        }
+        let result = match supers {
+            false => self.send(burst, set, longest, c, sum),
+            true => self.tx_slow(burst, set, Limits { longest, pieces: TX_PIECES }, c, sum),
+        };
+        c.finished(&sum.done);
         result
     }
 
@@ -66,7 +114,7 @@ impl<L: Layout> Ring<L> {
     #[inline(always)]
     fn send(
         &mut self,
-        burst: &Burst<'_>,
+        burst: &mut Burst<'_>,
         set: Set,
         longest: usize,
         c: &QueueCounters,
@@ -88,6 +136,7 @@ impl<L: Layout> Ring<L> {
             lent.written = total as u32;
             (left, done) = (left.without(Set::one(i)), done + 1);
         }
+        sum.frames += done as u64;
         self.layout.give(&self.lent[..done]);
         if left.is_empty() {
             return Ok(());
@@ -133,37 +182,107 @@ impl<L: Layout> Ring<L> {
     #[cold]
     fn tx_slow(
         &mut self,
-        burst: &Burst<'_>,
+        burst: &mut Burst<'_>,
         mut set: Set,
         mut limits: Limits,
         c: &QueueCounters,
         sum: &mut Sent,
     ) -> Result<(), RingFault> {
         while let Some(i) = set.first() {
-            let drop = |reason, sum: &mut Sent, n: usize| {
-                c.drops.add(reason, n as u64);
-                sum.dropped += n as u64;
-            };
             let p = &burst.packets()[i];
-            let need = self.header + p.len();
-            let start = self.layout.mark();
-            if p.len() > limits.longest {
-                drop(DropReason::TxMtuExceeded, sum, 1);
-            } else if self.collect(need, &mut limits.pieces)? {
-                self.scatter(burst, i, need, sum);
-                self.layout.give(&self.merged);
+            let end = if p.offload.longest(p.len()) > limits.longest {
+                End::TooLong
+            } else if p.offload.is_super() && !p.suits(self.abilities) {
+                self.tx_cut(burst, i, &mut limits, c, sum)?
             } else {
-                self.layout.rewind(start, 0);
-                if self.mergeable || self.merged.is_empty() {
-                    drop(DropReason::TxRingFull, sum, set.len());
+                self.tx_whole(burst, i, &mut limits, sum)?
+            };
+            match end {
+                End::Sent => sum.frames += 1,
+                End::TooLong => drop(c, DropReason::TxMtuExceeded, 1, sum),
+                // Whoever takes super-frames without merging has buffers for them; if not, it gets segments.
+                End::NoFit if burst.packets()[i].offload.is_super() => {
+                    match self.tx_cut(burst, i, &mut limits, c, sum)? {
+                        End::Sent => sum.frames += 1,
+                        _ => drop(c, DropReason::TxBufferTooSmall, 1, sum),
+                    }
+                }
+                End::NoFit => drop(c, DropReason::TxBufferTooSmall, 1, sum),
+                End::Full => {
+                    drop(c, DropReason::TxRingFull, set.len(), sum);
                     break;
                 }
-                drop(DropReason::TxBufferTooSmall, sum, 1);
             }
             set = set.without(Set::one(i));
         }
         self.pieces.clear();
         Ok(())
+    }
+
+    /// Sends packet `i` as it is.
+    fn tx_whole(
+        &mut self,
+        burst: &Burst<'_>,
+        i: usize,
+        limits: &mut Limits,
+        sum: &mut Sent,
+    ) -> Result<End, RingFault> {
+        let p = &burst.packets()[i];
+        let need = self.header + p.len();
+        let start = self.layout.mark();
+        if !self.collect(need, &mut limits.pieces)? {
+            return Ok(self.give_up(start));
+        }
+        self.scatter(burst, i, need, sum);
+        self.layout.give(&self.merged);
+        if p.offload.is_super() {
+            let (packets, bytes) = p.on_wire();
+            sum.done.super_frames += 1;
+            sum.done.more_packets += packets - 1;
+            sum.done.more_bytes += bytes - p.len() as u64;
+        }
+        Ok(End::Sent)
+    }
+
+    /// Sends packet `i`, a super-frame, as the packets that it stands for. Those for which there is no
+    /// room are counted as dropped.
+    fn tx_cut(
+        &mut self,
+        burst: &mut Burst<'_>,
+        i: usize,
+        limits: &mut Limits,
+        c: &QueueCounters,
+        sum: &mut Sent,
+    ) -> Result<End, RingFault> {
+        let mut cut = match burst.cut(i) {
+            Ok(cut) => cut,
+            Err(reason) => {
+                c.drops.add(reason, 1);
+                return Ok(End::Sent);
+            }
+        };
+        while let Some(payload) = cut.advance() {
+            let start = self.layout.mark();
+            let need = self.header + cut.headers().len() + payload;
+            if !self.collect(need, &mut limits.pieces)? {
+                let end = self.give_up(start);
+                let reason = match end {
+                    End::Full => DropReason::TxRingFull,
+                    _ => DropReason::TxBufferTooSmall,
+                };
+                c.drops.add(reason, 1 + cut.rest() as u64);
+                break;
+            }
+            self.scatter_segment(&mut cut, payload, sum);
+            self.layout.give(&self.merged);
+        }
+        Ok(End::Sent)
+    }
+
+    /// Puts back what [`Ring::collect`] took in vain; returns why it was.
+    fn give_up(&mut self, start: L::Mark) -> End {
+        self.layout.rewind(start, 0);
+        if self.mergeable || self.merged.is_empty() { End::Full } else { End::NoFit }
     }
 
     /// Collects buffers for `need` bytes in `pieces` and `merged`, taking the pieces off `budget`;
@@ -194,9 +313,9 @@ impl<L: Layout> Ring<L> {
 
     /// Writes header and packet `i`, `need` bytes in all, over the collected pieces.
     fn scatter(&mut self, burst: &Burst<'_>, i: usize, need: usize, sum: &mut Sent) {
-        let buffers = if self.mergeable { self.merged.len() as u16 } else { 1 };
-        let device = net_header(buffers);
-        let head = burst.packets()[i].header();
+        let p = &burst.packets()[i];
+        let device = self.net_header(&p.offload);
+        let head = p.header();
         let mut out = Scatter { pieces: &self.pieces, at: 0 };
         // SAFETY: `collect` found at least `need` bytes of guest memory in `pieces`, and header plus
         // segments are `need` bytes.
@@ -207,10 +326,60 @@ impl<L: Layout> Ring<L> {
                 out.write(s.as_ptr(), s.len());
             }
         }
-        sum.packets += 1;
-        sum.header_bytes += head.len() as u64;
-        sum.payload_bytes += (need - self.header - head.len()) as u64;
+        sum.add(head.len(), need - self.header - head.len());
     }
+
+    /// Writes a segment with `payload` bytes of payload over the collected pieces. Payload comes first, as
+    /// its sum may have to go into the headers.
+    fn scatter_segment(&mut self, cut: &mut Segments<'_>, payload: usize, sum: &mut Sent) {
+        let finish = !self.abilities.accept(&cut.offload());
+        let head = cut.headers().len();
+        let mut out = Scatter { pieces: &self.pieces, at: 0 };
+        out.skip(self.header + head);
+        // SAFETY: `collect` found guest memory for the header, the segment's headers and its payload.
+        out.fill(payload, |ptr, n| unsafe { cut.copy(ptr, n, finish) });
+        let offload = if finish { Offload::default() } else { cut.offload() };
+        if finish {
+            cut.complete();
+            sum.done.checksums += 1;
+        }
+        let device = self.net_header(&offload);
+        let mut out = Scatter { pieces: &self.pieces, at: 0 };
+        // SAFETY: as above.
+        unsafe {
+            out.write(device.as_ptr(), self.header);
+            out.write(cut.headers().as_ptr(), head);
+        }
+        sum.done.segments += 1;
+        sum.add(head, payload);
+    }
+
+    /// The virtio-net header of what goes into the collected buffers (virtio 1.3, 5.1.6).
+    fn net_header(&self, offload: &Offload) -> [u8; 12] {
+        let buffers = if self.mergeable { self.merged.len() as u16 } else { 1 };
+        let (first, second) = offload.words();
+        let mut header = [0; 12];
+        header[..8].copy_from_slice(&first.to_ne_bytes());
+        header[8..10].copy_from_slice(&second.to_ne_bytes());
+        header[10..].copy_from_slice(&buffers.to_le_bytes());
+        header
+    }
+}
+
+/// What became of a frame.
+enum End {
+    Sent,
+    /// The ring has not enough buffers, or the call has walked enough.
+    Full,
+    /// The next buffer is too small, and must not be merged with others.
+    NoFit,
+    TooLong,
+}
+
+/// Counts frames that are not sent.
+fn drop(c: &QueueCounters, reason: DropReason, frames: usize, sum: &mut Sent) {
+    c.drops.add(reason, frames as u64);
+    sum.frames += frames as u64;
 }
 
 /// Writes a virtio-net header of `header` bytes and packet `i`, which is `p`, to one contiguous buffer.
@@ -234,17 +403,18 @@ unsafe fn store(
     // SAFETY: `header` is 10 or 12, private bytes and segments are the packet's length, and the
     // caller promises room for all.
     unsafe {
-        // As `net_header` has it: ten zeros and 1 for `num_buffers`.
-        ptr.cast::<u64>().write_unaligned(0);
+        // As `net_header` has it, with 1 for `num_buffers`.
+        let (first, second) = p.offload.words();
+        ptr.cast::<u64>().write_unaligned(first);
         if header == 12 {
-            ptr.add(8).cast::<u32>().write_unaligned((1u32 << 16).to_le());
+            let second = u32::from(u16::from_le(second));
+            ptr.add(8).cast::<u32>().write_unaligned((second | 1 << 16).to_le());
         } else {
-            ptr.add(8).cast::<u16>().write_unaligned(0);
+            ptr.add(8).cast::<u16>().write_unaligned(second);
         }
         copy_small(private, ptr.add(header), len);
     }
-    sum.packets += 1;
-    sum.header_bytes += len as u64;
+    sum.add(len, p.len() - len);
     if p.len() > len {
         let mut at = ptr.wrapping_add(header + len);
         for s in burst.segments(i) {
@@ -252,7 +422,6 @@ unsafe fn store(
             unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), at, s.len()) };
             at = at.wrapping_add(s.len());
         }
-        sum.payload_bytes += (p.len() - len) as u64;
     }
 }
 
@@ -268,14 +437,26 @@ impl Scatter<'_> {
     ///
     /// # Safety
     /// `src` is readable for `len` bytes; the pieces are writable.
-    unsafe fn write(&mut self, mut src: *const u8, mut len: usize) {
+    unsafe fn write(&mut self, mut src: *const u8, len: usize) {
+        self.fill(len, |dst, n| {
+            // SAFETY: `fill` gives `len` bytes in all, each time as many as are writable.
+            unsafe { std::ptr::copy_nonoverlapping(src, dst, n) };
+            src = src.wrapping_add(n);
+        });
+    }
+
+    /// Goes on by `len` bytes.
+    fn skip(&mut self, len: usize) {
+        self.fill(len, |_, _| ());
+    }
+
+    /// Gives the next `len` bytes to `put`, piece by piece; what does not fit is left out.
+    fn fill(&mut self, mut len: usize, mut put: impl FnMut(*mut u8, usize)) {
         while len > 0 {
             let Some(p) = self.pieces.first() else { return };
             let n = len.min(p.len - self.at);
-            // SAFETY: at + n <= p.len, and n <= len.
-            unsafe { std::ptr::copy_nonoverlapping(src, p.ptr.add(self.at), n) };
+            put(p.ptr.wrapping_add(self.at), n);
             self.at += n;
-            src = src.wrapping_add(n);
             len -= n;
             if self.at == p.len {
                 self.pieces = &self.pieces[1..];
@@ -283,11 +464,4 @@ impl Scatter<'_> {
             }
         }
     }
-}
-
-/// A virtio-net header without offload (virtio 1.3, 5.1.6): ten zeros and `num_buffers`.
-#[inline(always)]
-fn net_header(buffers: u16) -> [u8; 12] {
-    let [lo, hi] = buffers.to_le_bytes();
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, lo, hi]
 }

@@ -1,7 +1,7 @@
 //! The rings of a connected front end: started when all is known of them, stopped, reported.
 
 use super::Session;
-use crate::features::{bit, has};
+use crate::features::{bit, can_take, has, may_ask};
 use crate::link::fd;
 use crate::message::ProtocolError;
 use crate::ring::{AnyRing, Packed, Ring, RingSpec, Split};
@@ -61,6 +61,10 @@ impl Session<'_> {
             event_idx: has(self.features, bit::EVENT_IDX),
             header: if modern || mergeable { 12 } else { 10 },
             mergeable,
+            abilities: match super::is_transmit(i) {
+                true => may_ask(self.features),
+                false => can_take(self.features),
+            },
         };
         let call = s.call.clone();
         let mem = self.mem.clone();

@@ -78,6 +78,7 @@ pub fn open_ports(dir: &Path, modes: &[Mode], mtu: u32) -> Vec<Arc<VhostPort>> {
             mode,
             path: dir.join(format!("port{i}")),
             mtu,
+            offloads: true,
             on_change: Box::new(|| {}),
         };
         Arc::new(VhostPort::open(config).expect("the port opens"))
