@@ -77,6 +77,7 @@ fn guest(dir: &Path, name: &str) -> (Arc<VhostPort>, Driver) {
         mode: Mode::Server,
         path: path.clone(),
         mtu: 1500,
+        offers: port_vhost::Offers::All,
         on_change: Box::new(|| ()),
     })
     .expect("socket in a temporary directory");

@@ -135,6 +135,7 @@ fn guest(dir: &Path, number: u16, features: u64) -> (Arc<VhostPort>, Driver) {
         mode: Mode::Server,
         path: path.clone(),
         mtu: 1500,
+        offers: port_vhost::Offers::All,
         on_change: Box::new(|| ()),
     })
     .expect("socket in a temporary directory");

@@ -17,6 +17,7 @@ fn guest(dir: &Path, name: &str, features: u64) -> (VhostPort, Driver) {
         mode: Mode::Server,
         path: path.clone(),
         mtu: 9000,
+        offers: port_vhost::Offers::All,
         on_change: Box::new(|| ()),
     })
     .expect("socket in a temporary directory");

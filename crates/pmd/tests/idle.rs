@@ -56,7 +56,7 @@ impl Lab {
                 mode: Mode::Server,
                 path: dir.path().join(format!("port{n}")),
                 mtu: 1500,
-                offloads: true,
+                offers: port_vhost::Offers::All,
                 on_change: Box::new(|| {}),
             };
             let port = Arc::new(VhostPort::open(config).expect("the port opens"));

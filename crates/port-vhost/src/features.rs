@@ -45,10 +45,11 @@ pub(crate) const PLAIN: u64 = 1 << bit::MTU
     | 1 << bit::RING_PACKED
     | 1 << bit::IN_ORDER;
 
-/// Checksums and super-frames, offered unless `userspace-tso-enable` is false.
-pub(crate) const OFFLOADS: u64 = 1 << bit::CSUM
-    | 1 << bit::GUEST_CSUM
-    | 1 << bit::GUEST_TSO4
+/// Checksums.
+pub(crate) const CHECKSUMS: u64 = 1 << bit::CSUM | 1 << bit::GUEST_CSUM;
+
+/// Super-frames, which go with checksums.
+pub(crate) const SUPER_FRAMES: u64 = 1 << bit::GUEST_TSO4
     | 1 << bit::GUEST_TSO6
     | 1 << bit::GUEST_ECN
     | 1 << bit::HOST_TSO4

@@ -27,10 +27,10 @@ pub use link::Mode;
 pub use ring::RingFault;
 
 use log_budget::LogBudget;
-use packet::{Burst, BurstBuf, DropCounts, DropReason, Set};
+use packet::{Abilities, Burst, BurstBuf, DropCounts, DropReason, Set};
 use port::{Counters, Port, Wait, Waker};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -55,10 +55,22 @@ pub struct Config {
     pub path: PathBuf,
     /// Largest IP packet in bytes, 68 to 9702; longer frames to the guest are dropped.
     pub mtu: u32,
-    /// Offer checksum and segmentation offload.
-    pub offloads: bool,
+    /// What is offered to front ends.
+    pub offers: Offers,
     /// Called, from the port's thread, when a front end comes or goes or its queues change.
     pub on_change: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Offloads that front ends are offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Offers {
+    /// None: each frame is whole, with its checksums.
+    Nothing,
+    /// Checksums.
+    Checksums,
+    /// Checksums and super-frames.
+    All,
 }
 
 /// What is known of the front end, for people.
@@ -76,6 +88,25 @@ pub struct Status {
     pub last_error: Option<String>,
 }
 
+impl Status {
+    /// What was negotiated: what the guest takes, named as OVS names it (`tx_`, as the switch sends it), and
+    /// what it gives.
+    pub fn offloads(&self) -> [(&'static str, bool); 8] {
+        let (takes, gives) = (features::can_take(self.features), features::may_ask(self.features));
+        let tso = Abilities::TSO4.with(Abilities::TSO6, true);
+        [
+            ("tx_tcp_csum_offload", takes.has(Abilities::CSUM)),
+            ("tx_udp_csum_offload", takes.has(Abilities::CSUM)),
+            ("tx_tcp_seg_offload", takes.has(tso)),
+            ("tx_udp_seg_offload", takes.has(Abilities::USO)),
+            ("rx_csum_offload", gives.has(Abilities::CSUM)),
+            ("rx_tcp_seg_offload", gives.has(tso)),
+            ("rx_udp_seg_offload", gives.has(Abilities::USO)),
+            ("userspace-tso", takes.has(tso) && gives.has(tso)),
+        ]
+    }
+}
+
 /// What the port's thread, PMD threads and the daemon share.
 struct Shared {
     name: String,
@@ -87,7 +118,8 @@ struct Shared {
     /// Pairs among which a live transmit queue is looked for.
     tx_queues: AtomicUsize,
     mtu: AtomicU32,
-    offloads: AtomicBool,
+    /// As [`Offers`].
+    offers: AtomicU8,
     /// Drops before a queue was chosen; written by several threads, so by locked additions.
     no_queue: AtomicU64,
     contended: AtomicU64,
@@ -111,7 +143,11 @@ impl Shared {
 
     /// The virtio features that front ends are offered.
     fn offered(&self) -> u64 {
-        features::PLAIN | if self.offloads.load(Relaxed) { features::OFFLOADS } else { 0 }
+        let offers = self.offers.load(Relaxed);
+        let with = |least: Offers, more| if offers >= least as u8 { more } else { 0 };
+        features::PLAIN
+            | with(Offers::Checksums, features::CHECKSUMS)
+            | with(Offers::All, features::SUPER_FRAMES)
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
@@ -147,7 +183,7 @@ impl VhostPort {
     /// # Errors
     /// If the socket cannot be bound, another process listens on it, or no thread can be made.
     pub fn open(config: Config) -> std::io::Result<VhostPort> {
-        let Config { name, mode, path, mtu, offloads, on_change } = config;
+        let Config { name, mode, path, mtu, offers, on_change } = config;
         let listener = link::prepare(mode, &path)?;
         let shared = Arc::new(Shared {
             name,
@@ -156,7 +192,7 @@ impl VhostPort {
             rx_queues: AtomicUsize::new(1),
             tx_queues: AtomicUsize::new(0),
             mtu: AtomicU32::new(mtu),
-            offloads: AtomicBool::new(offloads),
+            offers: AtomicU8::new(offers as u8),
             no_queue: AtomicU64::new(0),
             contended: AtomicU64::new(0),
             ring_faults: AtomicU64::new(0),
@@ -217,9 +253,10 @@ impl VhostPort {
         self.shared.mtu.store(mtu, Relaxed);
     }
 
-    /// Offers checksum and segmentation offload, or not, to front ends that connect from now on.
-    pub fn set_offloads(&self, on: bool) {
-        self.shared.offloads.store(on, Relaxed);
+    /// Changes what front ends are offered that connect from now on. A guest keeps what it negotiated, also
+    /// when its front end connects again.
+    pub fn set_offers(&self, offers: Offers) {
+        self.shared.offers.store(offers as u8, Relaxed);
     }
 
     /// The transmit queue for a PMD thread: its own if there are enough, else shared.

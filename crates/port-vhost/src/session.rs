@@ -266,7 +266,7 @@ impl<'p> Session<'p> {
 
     fn set_features(&mut self, code: u32, asked: u64) -> Result<(), ProtocolError> {
         // What was offered before a change of settings holds for a guest that was there then.
-        let wrong = asked & !(features::PLAIN | features::OFFLOADS);
+        let wrong = asked & !(features::PLAIN | features::CHECKSUMS | features::SUPER_FRAMES);
         if wrong != 0 {
             let what = format!("features {wrong:#x} were not offered");
             return Err(ProtocolError::Value { code, what });

@@ -3,7 +3,7 @@
 
 use packet::BurstBuf;
 use port::Port;
-use port_vhost::{Config, Mode, VhostPort};
+use port_vhost::{Config, Mode, Offers, VhostPort};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ fn cloud_hypervisors_front_end() {
         mode: Mode::Server,
         path: path.clone(),
         mtu: 1500,
-        offloads: true,
+        offers: Offers::All,
         on_change: Box::new(|| ()),
     })
     .expect("socket");

@@ -6,7 +6,7 @@ mod common;
 use common::{Lab, PATIENCE, until};
 use packet::DropReason;
 use packet::checksum::{internet, partial};
-use port_vhost::Mode;
+use port_vhost::{Mode, Offers};
 use std::time::Instant;
 use virtio_driver::wire::feature;
 use virtio_driver::{Config, Driver, Layout, NetHeader};
@@ -276,13 +276,15 @@ fn who_has_too_little_room_is_counted_for() {
 
 #[test]
 fn offloads_can_be_switched_off() {
-    let lab = Lab::new(&BOTH, 1500);
-    lab.ports[0].set_offloads(false);
-    let both = feature::HOST_OFFLOADS | feature::GUEST_OFFLOADS;
-    for (port, agreed) in [(0, 0), (1, both)] {
+    let all = feature::HOST_OFFLOADS | feature::GUEST_OFFLOADS;
+    let checksums = feature::CSUM | feature::GUEST_CSUM;
+    let lab = Lab::new(&[Mode::Server; 3], 1500);
+    let each = [(Offers::Nothing, 0), (Offers::Checksums, checksums), (Offers::All, all)];
+    for (port, (offers, agreed)) in each.into_iter().enumerate() {
+        lab.ports[port].set_offers(offers);
         let mut config = lab.guest(port);
-        config.features |= both;
+        config.features |= all;
         let guest = Driver::connect(config).expect("connects");
-        assert_eq!(guest.agreed().features & both, agreed);
+        assert_eq!(guest.agreed().features & all, agreed);
     }
 }

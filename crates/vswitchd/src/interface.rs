@@ -3,7 +3,7 @@
 
 use crate::desired::Interface;
 use port::Port;
-use port_vhost::{Config, Mode, VhostPort};
+use port_vhost::{Config, Mode, Offers, VhostPort};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -16,6 +16,9 @@ pub(crate) const TYPES: &[&str] =
 const MTU_DEFAULT: u32 = 1500;
 /// Bytes of a Unix socket's path, without the zero byte at its end (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
+/// Switches for offloads of one interface; the first is OVS's name of the switch for all.
+const TSO: &str = "userspace-tso-enable";
+const CSUM: &str = "userspace-csum-enable";
 /// The range that `mtu_request` may have (as OVS's DPDK ports).
 const MTU_RANGE: std::ops::RangeInclusive<i64> = 68..=9702;
 
@@ -107,6 +110,31 @@ pub(crate) fn mtu(i: &Interface) -> (u32, Option<String>) {
     }
 }
 
+/// What an interface offers its guests, and a line for its row's `error` column if a setting is none. `tso`
+/// is `other_config:userspace-tso-enable` of the switch, which an interface can overrule.
+pub(crate) fn offers(i: &Interface, tso: Option<&str>) -> (Offers, Option<String>) {
+    let mut error = None;
+    let mut enabled = |key: &str, value: Option<&str>| match value {
+        None | Some("true") => true,
+        Some("false") => false,
+        Some(other) => {
+            error =
+                Some(format!("options:{key} is \"{other}\", neither true nor false; true is used"));
+            true
+        }
+    };
+    let option = |key: &str| i.options.get(key).map(String::as_str);
+    let all = match option(TSO).is_some() {
+        true => enabled(TSO, option(TSO)),
+        false => tso != Some("false"),
+    };
+    match (enabled(CSUM, option(CSUM)), all) {
+        (false, _) => (Offers::Nothing, error),
+        (true, false) => (Offers::Checksums, error),
+        (true, true) => (Offers::All, error),
+    }
+}
+
 /// An open interface.
 pub(crate) struct Opened {
     pub(crate) spec: Spec,
@@ -122,6 +150,7 @@ impl Opened {
         name: &str,
         spec: Spec,
         mtu: u32,
+        offers: Offers,
         on_change: Box<dyn Fn() + Send + Sync>,
     ) -> Result<Opened, String> {
         let config = Config {
@@ -129,6 +158,7 @@ impl Opened {
             mode: spec.mode,
             path: spec.path.clone(),
             mtu,
+            offers,
             on_change,
         };
         let vhost = VhostPort::open(config).map_err(|e| format!("cannot open: {e}"))?;
@@ -147,6 +177,11 @@ impl Opened {
 
     pub(crate) fn mtu(&self) -> u32 {
         self.vhost.mtu()
+    }
+
+    /// Changes what guests are offered that come from now on.
+    pub(crate) fn set_offers(&self, offers: Offers) {
+        self.vhost.set_offers(offers);
     }
 
     /// Ends the interface. PMD threads may still hold the port, and find it without queues.
@@ -192,6 +227,9 @@ impl Opened {
         .into();
         if s.connected {
             map.insert("features".into(), format!("0x{:016x}", s.features));
+            for (name, on) in s.offloads() {
+                map.insert(name.into(), on.to_string());
+            }
             map.insert("num_of_vrings".into(), s.vring_sizes.len().to_string());
             map.insert("num_mem_regions".into(), s.mem_regions.to_string());
             for (i, size) in s.vring_sizes.iter().enumerate() {
@@ -248,6 +286,17 @@ mod tests {
         };
         assert_eq!(below("vms"), Ok("/run/x/vms/p1".into()));
         assert!(below("/etc").is_err() && below("a/../../etc").is_err() && below("..").is_err());
+    }
+
+    #[test]
+    fn offers_of_the_switch_and_of_one_interface() {
+        let of = |options: &[(&str, &str)], tso| offers(&row("dpdkvhostuser", options), tso);
+        assert_eq!(of(&[], None), (Offers::All, None));
+        assert_eq!(of(&[], Some("false")), (Offers::Checksums, None));
+        assert_eq!(of(&[(TSO, "true")], Some("false")), (Offers::All, None));
+        assert_eq!(of(&[(TSO, "false")], Some("true")), (Offers::Checksums, None));
+        assert_eq!(of(&[(CSUM, "false")], None), (Offers::Nothing, None));
+        assert!(matches!(of(&[(CSUM, "no")], None), (Offers::All, Some(e)) if e.contains(CSUM)));
     }
 
     #[test]

@@ -143,6 +143,10 @@ fn statistics_of(c: &Counters) -> BTreeMap<String, i64> {
         ("tx_dropped", c.tx_dropped),
         ("tx_errors", 0),
         ("guest_notifications", c.notifications),
+        ("rx_super_frames", c.rx_super_frames),
+        ("tx_super_frames", c.tx_super_frames),
+        ("tx_sw_segments", c.tx_segments),
+        ("tx_sw_checksums", c.tx_checksums),
     ]
     .map(|(name, n)| (name.to_owned(), n as i64))
     .into();

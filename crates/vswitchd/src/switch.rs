@@ -2,7 +2,7 @@
 
 use crate::coverage::Coverage;
 use crate::desired::{Bridge, Desired, Interface};
-use crate::interface::{Dirs, Opened, Spec, mtu, spec};
+use crate::interface::{Dirs, Opened, Spec, mtu, offers, spec};
 use crate::numbers::{claims, lowest, ordinary};
 use crate::packet_ins::PacketIns;
 use datapath::PUNTS_MAX;
@@ -11,6 +11,7 @@ use ovsdb::Uuid;
 use pipeline::{OfPort, Pipeline};
 use pmd::{Clock, Pool, PortEntry, Revalidator, SleepMax, Topology, parse_cpu_mask};
 use port::Counters;
+use port_vhost::Offers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -263,13 +264,17 @@ impl Switch {
             return Outcome { ofport: OfPort::LOCAL.0.into(), error: None };
         }
         let (mtu, mtu_error) = mtu(w.interface);
+        let tso = self.desired.other_config.get("userspace-tso-enable").map(String::as_str);
+        let (offers, offers_error) = offers(w.interface, tso);
+        let error = mtu_error.or(offers_error);
         if let Some(r) = self.running.get_mut(&w.interface.name) {
             r.opened.set_mtu(mtu);
+            r.opened.set_offers(offers);
             r.uuid = w.interface.uuid;
-            return Outcome { ofport: r.number.0.into(), error: mtu_error };
+            return Outcome { ofport: r.number.0.into(), error };
         }
-        match self.add(w, all, moving, mtu) {
-            Ok(number) => Outcome { ofport: number.0.into(), error: mtu_error },
+        match self.add(w, all, moving, (mtu, offers)) {
+            Ok(number) => Outcome { ofport: number.0.into(), error },
             Err(e) => Outcome { ofport: OFPORT_NONE, error: Some(e) },
         }
     }
@@ -280,7 +285,7 @@ impl Switch {
         w: &Wanted<'_>,
         all: &BTreeMap<&str, Wanted<'_>>,
         moving: Option<Running>,
-        mtu: u32,
+        (mtu, offers): (u32, Offers),
     ) -> Result<OfPort, String> {
         let (bridge, name) = (&w.bridge.name, &w.interface.name);
         let number = self.choose_number(w, all)?;
@@ -290,9 +295,10 @@ impl Switch {
         let opened = match moving {
             Some(r) => {
                 r.opened.set_mtu(mtu);
+                r.opened.set_offers(offers);
                 r.opened
             }
-            None => self.open(name, w.spec.clone()?, mtu)?,
+            None => self.open(name, w.spec.clone()?, mtu, offers)?,
         };
         if let Err(e) = self.pipeline.add_port(bridge, name, number, dp) {
             opened.close();
@@ -305,13 +311,13 @@ impl Switch {
         Ok(number)
     }
 
-    fn open(&self, name: &str, spec: Spec, mtu: u32) -> Result<Opened, String> {
+    fn open(&self, name: &str, spec: Spec, mtu: u32, offers: Offers) -> Result<Opened, String> {
         let same_path = |r: &Running| r.opened.spec.path() == spec.path();
         if let Some((other, _)) = self.running.iter().find(|(_, r)| same_path(r)) {
             return Err(format!("{} is the socket of interface {other}", spec.path().display()));
         }
         let notify = self.notify.clone();
-        Opened::open(name, spec, mtu, Box::new(move || notify()))
+        Opened::open(name, spec, mtu, offers, Box::new(move || notify()))
     }
 
     /// The number that is the interface's by right, else the lowest that no other of the bridge has.

@@ -4,7 +4,7 @@
 
 use packet::{BurstBuf, DropReason, Set};
 use port::{Counters, Port};
-use port_vhost::{Config, Mode, VhostPort};
+use port_vhost::{Config, Mode, Offers, VhostPort};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,7 +78,7 @@ pub fn open_ports(dir: &Path, modes: &[Mode], mtu: u32) -> Vec<Arc<VhostPort>> {
             mode,
             path: dir.join(format!("port{i}")),
             mtu,
-            offloads: true,
+            offers: Offers::All,
             on_change: Box::new(|| {}),
         };
         Arc::new(VhostPort::open(config).expect("the port opens"))
