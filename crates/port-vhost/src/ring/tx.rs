@@ -60,9 +60,20 @@ impl<L: Layout> Ring<L> {
     ) -> Result<(), RingFault> {
         let mut sum = Sent::default();
         let result = match burst.offloaded().meets(set) {
-            false => self.send(burst, set, longest, c, &mut sum),
+            false => self.send::<false>(burst, set, longest, &mut sum),
             true => self.finish(burst, set, longest, c, &mut sum),
         };
+        let result = match result {
+            Ok(Set::NONE) => Ok(()),
+            Ok(left) => {
+                let limits = Limits { longest, pieces: TX_PIECES };
+                self.tx_slow(burst, left, limits, c, &mut sum)
+            }
+            Err(fault) => Err(fault),
+        };
+        if sum.done != Finished::default() {
+            c.finished(&sum.done);
+        }
         if sum.packets > 0 {
             c.burst(sum.packets, sum.header_bytes, sum.payload_bytes);
             self.publish();
@@ -73,7 +84,8 @@ impl<L: Layout> Ring<L> {
         result
     }
 
-    /// As [`Ring::send`] for a burst with offloads: what the guest cannot be given as it is, is finished.
+    /// As [`Ring::send`] for a burst with offloads: checksums that the guest cannot complete are completed.
+    /// If there are super-frames, all is left.
     #[inline(never)]
     fn finish(
         &mut self,
@@ -82,7 +94,7 @@ impl<L: Layout> Ring<L> {
         longest: usize,
         c: &QueueCounters,
         sum: &mut Sent,
-    ) -> Result<(), RingFault> {
+    ) -> Result<Set, RingFault> {
         let offloaded = burst.offloaded();
         let mut supers = false;
         for i in set.filter(|i| offloaded.meets(Set::one(i))) {
@@ -99,27 +111,22 @@ impl<L: Layout> Ring<L> {
                 }
             }
         }
-        let result = match supers {
-            false => self.send(burst, set, longest, c, sum),
-            true => self.tx_slow(burst, set, Limits { longest, pieces: TX_PIECES }, c, sum),
-        };
-        c.finished(&sum.done);
-        result
+        if supers { Ok(set) } else { self.send::<true>(burst, set, longest, sum) }
     }
 
-    /// As [`Ring::tx`], without counting and without telling the guest.
+    /// Sends packets as far as the guest's next buffers hold them, each in one piece; returns the others.
+    /// Unless `OFFLOADS`, nothing is left to do for any packet.
     ///
     /// Buffers are looked for first and filled then, so that all their cache lines are on the way
     /// before the first of them is needed.
     #[inline(always)]
-    fn send(
+    fn send<const OFFLOADS: bool>(
         &mut self,
-        burst: &mut Burst<'_>,
+        burst: &Burst<'_>,
         set: Set,
         longest: usize,
-        c: &QueueCounters,
         sum: &mut Sent,
-    ) -> Result<(), RingFault> {
+    ) -> Result<Set, RingFault> {
         let start = self.layout.mark();
         let mut rooms = [Room { ptr: std::ptr::null_mut(), len: 0 }; BURST];
         let found = self.find_rooms(&mut rooms, set.len(), self.header + longest)?;
@@ -132,17 +139,16 @@ impl<L: Layout> Ring<L> {
                 break;
             }
             // SAFETY: `find_rooms` found `room.len` writable bytes of guest memory.
-            unsafe { store(room.ptr, self.header, burst, i, p, sum) };
+            unsafe { store::<OFFLOADS>(room.ptr, self.header, burst, i, p, sum) };
             lent.written = total as u32;
             (left, done) = (left.without(Set::one(i)), done + 1);
         }
         sum.frames += done as u64;
         self.layout.give(&self.lent[..done]);
-        if left.is_empty() {
-            return Ok(());
+        if !left.is_empty() {
+            self.layout.rewind(start, done);
         }
-        self.layout.rewind(start, done);
-        self.tx_slow(burst, left, Limits { longest, pieces: TX_PIECES }, c, sum)
+        Ok(left)
     }
 
     /// Takes the next buffers of the ring into `rooms` and `lent`, `want` of them at most and as long as
@@ -391,7 +397,7 @@ fn drop(c: &QueueCounters, reason: DropReason, frames: usize, sum: &mut Sent) {
 /// # Safety
 /// `ptr` is writable for the virtio-net header and the packet.
 #[inline(always)]
-unsafe fn store(
+unsafe fn store<const OFFLOADS: bool>(
     ptr: *mut u8,
     header: usize,
     burst: &Burst<'_>,
@@ -404,7 +410,7 @@ unsafe fn store(
     // caller promises room for all.
     unsafe {
         // As `net_header` has it, with 1 for `num_buffers`.
-        let (first, second) = p.offload.words();
+        let (first, second) = if OFFLOADS { p.offload.words() } else { (0, 0) };
         ptr.cast::<u64>().write_unaligned(first);
         if header == 12 {
             let second = u32::from(u16::from_le(second));
@@ -414,8 +420,9 @@ unsafe fn store(
         }
         copy_small(private, ptr.add(header), len);
     }
-    sum.add(len, p.len() - len);
+    sum.add(len, 0);
     if p.len() > len {
+        sum.payload_bytes += (p.len() - len) as u64;
         let mut at = ptr.wrapping_add(header + len);
         for s in burst.segments(i) {
             // SAFETY: as above.
