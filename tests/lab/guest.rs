@@ -1,6 +1,7 @@
 //! QEMU virtual machines with one virtio-net device on a vhost-user port, commanded over the serial console.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
@@ -25,6 +26,17 @@ pub fn address(number: u8) -> String {
     format!("10.9.0.{}", number + 1)
 }
 
+/// What a guest has.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Queue pairs, and as many processors; 0 is 1.
+    pub queues: u16,
+    /// Properties of its device for QEMU, as `guest_csum=off`.
+    pub properties: &'static str,
+    /// Programs besides those of every guest.
+    pub programs: Vec<PathBuf>,
+}
+
 /// A running virtual machine; ended at drop.
 #[derive(Debug)]
 pub struct Guest {
@@ -36,13 +48,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Starts guest `number` (its MAC address is 52:54:00:00:00:NUMBER) on `port` with `queues` queue pairs and
-    /// as many processors. Returns before it has booted: see [`Guest::wait_booted`].
-    pub fn start(number: u8, port: &VhostPort, queues: u16) -> Result<Guest> {
-        let image = guest_image::prepare()?;
+    /// Starts guest `number` (its MAC address is 52:54:00:00:00:NUMBER) on `port`. Returns before it has booted:
+    /// see [`Guest::wait_booted`].
+    pub fn start(number: u8, port: &VhostPort, options: &Options) -> Result<Guest> {
+        let image = guest_image::prepare(&options.programs)?;
         let dir = tempfile::Builder::new().prefix("lab-guest-").tempdir_in("/tmp")?;
         let mut command = process::command("qemu-system-x86_64");
-        command.args(arguments(number, port, queues));
+        command.args(arguments(number, port, options));
         command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
         command.stdin(Stdio::piped());
         let name = format!("guest {number}");
@@ -91,15 +103,18 @@ impl Drop for Guest {
     }
 }
 
-fn arguments(number: u8, port: &VhostPort, queues: u16) -> Vec<String> {
+fn arguments(number: u8, port: &VhostPort, options: &Options) -> Vec<String> {
+    let queues = options.queues.max(1);
+    let comma = if options.properties.is_empty() { "" } else { "," };
     let chardev = match port.mode {
         SocketMode::SwitchConnects => "server=on",
         SocketMode::SwitchListens => "reconnect=1",
     };
     let device = format!(
         // vectors=0: QEMU 7.2 emulating a processor crashes on MSI-X of a vhost-user device.
-        "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},mq={},vectors=0,rombar=0",
-        if queues > 1 { "on" } else { "off" }
+        "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},mq={},vectors=0,rombar=0{comma}{}",
+        if queues > 1 { "on" } else { "off" },
+        options.properties,
     );
     let arguments = [
         "-nodefaults -no-user-config -display none -no-reboot -serial stdio -accel tcg".to_owned(),

@@ -1,5 +1,6 @@
 //! The guests' kernel and first root file system, made from Debian packages without installing a kernel.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cpio::Archive;
+use crate::packages::{ETHTOOL, IPERF3};
 use crate::process::{command, output};
 use crate::progress::Step;
 
@@ -51,19 +53,20 @@ poweroff -f
 pub struct Image {
     /// The kernel.
     pub kernel: PathBuf,
-    /// The cpio archive with busybox, the modules and iperf3.
+    /// The cpio archive with busybox, the modules, iperf3 and ethtool.
     pub initramfs: PathBuf,
 }
 
-/// Makes the image in `TARGET/lab`, where the kernel is kept for the next time.
-pub fn prepare() -> Result<Image> {
+/// Makes the image in `TARGET/lab`, where the kernel is kept for the next time. `programs` get into the guest's
+/// `/bin` besides iperf3 and ethtool.
+pub fn prepare(programs: &[PathBuf]) -> Result<Image> {
     let dir = lab_dir()?;
     let root = kernel_root(&dir)?;
     let kernel = only_entry(&root.join("boot"), "vmlinuz-")?;
     let modules = only_entry(&root.join("lib/modules"), "")?.join("kernel");
     // Written aside and renamed, as another test may be doing the same.
     let temporary = tempfile::NamedTempFile::new_in(&dir)?;
-    write_initramfs(temporary.as_file(), &modules)?;
+    write_initramfs(temporary.as_file(), &modules, programs)?;
     let initramfs = dir.join("initramfs.cpio");
     temporary.persist(&initramfs)?;
     Ok(Image { kernel, initramfs })
@@ -127,7 +130,7 @@ fn only_entry(dir: &Path, prefix: &str) -> Result<PathBuf> {
     bail!("{} has no entry {prefix}*", dir.display())
 }
 
-fn write_initramfs(file: &File, modules: &Path) -> Result<()> {
+fn write_initramfs(file: &File, modules: &Path, programs: &[PathBuf]) -> Result<()> {
     let mut archive = Archive::new(BufWriter::new(file));
     for dir in ["bin", "dev", "lib", "lib64", "modules", "proc", "sys", "tmp"] {
         archive.directory(dir)?;
@@ -137,8 +140,14 @@ fn write_initramfs(file: &File, modules: &Path) -> Result<()> {
         Ok(archive.file(to, &bytes)?)
     };
     add(&mut archive, "bin/busybox", Path::new("/usr/bin/busybox"))?;
-    add(&mut archive, "bin/iperf3", Path::new("/usr/bin/iperf3"))?;
-    for library in libraries(Path::new("/usr/bin/iperf3"))? {
+    let mut needed = BTreeSet::new();
+    let always = [IPERF3.file, ETHTOOL.file].map(PathBuf::from);
+    for program in always.iter().chain(programs) {
+        let name = program.file_name().context("program without a name")?.to_string_lossy();
+        add(&mut archive, &format!("bin/{name}"), program)?;
+        needed.extend(libraries(program)?);
+    }
+    for library in needed {
         let name = library.file_name().context("library without a name")?.to_string_lossy();
         let dir = if name.starts_with("ld-linux") { "lib64" } else { "lib" };
         add(&mut archive, &format!("{dir}/{name}"), &library)?;

@@ -29,7 +29,9 @@ impl Package {
 pub const QEMU: Package = Package { name: "qemu-system-x86", file: "/usr/bin/qemu-system-x86_64" };
 /// The traffic generator in the guests.
 pub const IPERF3: Package = Package { name: "iperf3", file: "/usr/bin/iperf3" };
-/// The guests' whole user space besides iperf3.
+/// What a guest's device can do.
+pub const ETHTOOL: Package = Package { name: "ethtool", file: "/usr/sbin/ethtool" };
+/// The guests' user space besides those.
 pub const BUSYBOX: Package = Package { name: "busybox-static", file: "/usr/bin/busybox" };
 /// DPDK's testpmd, which Debian ships with the development tools; brings every poll mode driver along.
 pub const TESTPMD: Package = Package { name: "dpdk-dev", file: "/usr/bin/dpdk-testpmd" };
@@ -44,9 +46,10 @@ pub const OVS_DPDK: Package = Package {
 pub const VALGRIND: Package = Package { name: "valgrind", file: "/usr/bin/valgrind" };
 
 /// What two QEMU guests need.
-pub const FOR_GUESTS: &[Package] = &[QEMU, IPERF3, BUSYBOX];
+pub const FOR_GUESTS: &[Package] = &[QEMU, IPERF3, ETHTOOL, BUSYBOX];
 /// What `cargo xtask test` needs.
-pub const FOR_TEST: &[Package] = &[QEMU, IPERF3, BUSYBOX, TESTPMD, OVS, OVS_DPDK, VALGRIND];
+pub const FOR_TEST: &[Package] =
+    &[QEMU, IPERF3, ETHTOOL, BUSYBOX, TESTPMD, OVS, OVS_DPDK, VALGRIND];
 /// What `cargo xtask instructions` needs.
 pub const FOR_INSTRUCTIONS: &[Package] = &[VALGRIND];
 /// What `cargo xtask bench` needs.

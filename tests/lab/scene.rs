@@ -52,9 +52,20 @@ pub struct TwoGuests {
 impl TwoGuests {
     /// Boots both at once.
     pub fn start(kind: Kind, core_mask: u64, mode: SocketMode, queues: u16) -> Result<TwoGuests> {
+        let options = guest::Options { queues, ..Default::default() };
+        TwoGuests::start_with(kind, core_mask, mode, [&options, &options])
+    }
+
+    /// As [`TwoGuests::start`], each guest with options of its own.
+    pub fn start_with(
+        kind: Kind,
+        core_mask: u64,
+        mode: SocketMode,
+        options: [&guest::Options; 2],
+    ) -> Result<TwoGuests> {
         let (switch, ports) = two_ports(kind, core_mask, mode)?;
-        let first = Guest::start(0, &ports[0], queues)?;
-        let second = Guest::start(1, &ports[1], queues)?;
+        let first = Guest::start(0, &ports[0], options[0])?;
+        let second = Guest::start(1, &ports[1], options[1])?;
         let mut guests = [first, second];
         for guest in &mut guests {
             guest.wait_booted()?;

@@ -96,6 +96,10 @@ const STAGES: &[Stage] = &[
         &["test", "-p", "lab", "--test", "guests", "--", "--test-threads=1"],
     ),
     lab_stage(
+        "offloads between QEMU guests",
+        &["test", "-p", "lab", "--test", "offloads", "--", "--test-threads=1"],
+    ),
+    lab_stage(
         "kill and restart",
         &["test", "-p", "lab", "--test", "restart", "--", "--test-threads=1"],
     ),

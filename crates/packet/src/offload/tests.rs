@@ -69,7 +69,8 @@ fn each_lie_has_its_reason() {
     for (lie, reason) in lies {
         assert_eq!(lie.check(&f, 10_000, ALL), Err(reason), "{lie:?}");
     }
-    let changes: [&dyn Fn(&mut Vec<u8>); 7] = [
+    type Change = dyn Fn(&mut Vec<u8>);
+    let changes: [&Change; 7] = [
         &|f| f[23] = 17,
         &|f| f[14] = 0x65,
         &|f| f[14] = 0x46,
