@@ -65,6 +65,16 @@ impl Pair {
     pub fn saturate(
         &mut self,
         depth: u16,
+        fill: impl FnMut(u16, &mut Vec<u8>),
+    ) -> Result<Saturator<'_>, Error> {
+        self.saturate_with(depth, &NetHeader::default(), fill)
+    }
+
+    /// As [`Pair::saturate`], each frame with this header.
+    pub fn saturate_with(
+        &mut self,
+        depth: u16,
+        header: &NetHeader,
         mut fill: impl FnMut(u16, &mut Vec<u8>),
     ) -> Result<Saturator<'_>, Error> {
         if !self.rx.is_single() {
@@ -86,7 +96,7 @@ impl Pair {
         for number in 0..depth {
             frame.clear();
             fill(number, &mut frame);
-            if !self.tx.push(&NetHeader::default(), &frame, &Layout::whole())? {
+            if !self.tx.push(header, &frame, &Layout::whole())? {
                 return Err(Error::Config(format!(
                     "frame {number} found no room in the transmit ring"
                 )));
