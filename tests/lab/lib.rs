@@ -11,6 +11,7 @@ pub mod floor;
 pub mod guest;
 pub mod guest_image;
 pub mod hugepages;
+pub mod netns;
 pub mod ovs;
 pub mod packages;
 pub mod process;

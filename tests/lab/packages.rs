@@ -44,12 +44,16 @@ pub const OVS_DPDK: Package = Package {
 };
 /// Callgrind, which counts instructions.
 pub const VALGRIND: Package = Package { name: "valgrind", file: "/usr/bin/valgrind" };
+/// Which address answers.
+pub const PING: Package = Package { name: "iputils-ping", file: "/usr/bin/ping" };
+/// Namespaces' netdevs.
+pub const IP: Package = Package { name: "iproute2", file: "/usr/sbin/ip" };
 
 /// What two QEMU guests need.
 pub const FOR_GUESTS: &[Package] = &[QEMU, IPERF3, ETHTOOL, BUSYBOX];
 /// What `cargo xtask test` needs.
 pub const FOR_TEST: &[Package] =
-    &[QEMU, IPERF3, ETHTOOL, BUSYBOX, TESTPMD, OVS, OVS_DPDK, VALGRIND];
+    &[QEMU, IPERF3, ETHTOOL, BUSYBOX, PING, IP, TESTPMD, OVS, OVS_DPDK, VALGRIND];
 /// What `cargo xtask instructions` needs.
 pub const FOR_INSTRUCTIONS: &[Package] = &[VALGRIND];
 /// What `cargo xtask bench` needs.

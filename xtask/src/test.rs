@@ -90,6 +90,10 @@ const STAGES: &[Stage] = &[
         "testpmd as virtio driver",
         &["test", "-p", "lab", "--test", "testpmd", "--", "--test-threads=1"],
     ),
+    lab_stage(
+        "the host's stack and namespaces",
+        &["test", "-p", "lab", "--test", "host", "--", "--test-threads=1"],
+    ),
     lab_stage("two bridges", &["test", "-p", "lab", "--test", "bridges", "--", "--test-threads=1"]),
     lab_stage(
         "two QEMU guests",

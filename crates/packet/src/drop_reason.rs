@@ -37,6 +37,8 @@ drop_reasons! {
     RxSuperFrameHeaders = "rx_gso_headers_drops",
     /// A received super-frame is to be cut into segments of no size, of too many, or too long ones.
     RxSegmentSize = "rx_gso_size_drops",
+    /// Received frames found the queue in the kernel full.
+    RxKernelFull = "rx_kernel_full_drops",
     /// The pipeline decided to drop the packet.
     Pipeline = "drop_action_of_pipeline",
     /// Output to a port that does not exist (any more).

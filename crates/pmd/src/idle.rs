@@ -54,6 +54,15 @@ impl Idle {
         Ok(Idle { waker, epoll, watched: Vec::new() })
     }
 
+    /// Lets go of all descriptors that were watched.
+    pub(crate) fn forget(&mut self) {
+        if !self.watched.is_empty()
+            && let Ok(epoll) = watch(&self.waker, &[])
+        {
+            (self.epoll, self.watched) = (epoll, Vec::new());
+        }
+    }
+
     /// Waits for packets on `rxqs` or for the waker. `due` says whether anything else is to be done
     /// that the waker was rung for; it is asked after earlier rings were forgotten.
     pub(crate) fn wait(&mut self, rxqs: &[Rxq], due: impl Fn() -> bool) -> Woken {

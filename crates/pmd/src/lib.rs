@@ -17,7 +17,7 @@ mod turns;
 pub use numa::{Topology, parse_cpu_mask};
 pub use place::{Placed, round_robin};
 pub use poll::{Plan, Rxq, Thread};
-pub use pool::{Clock, Pool, PortEntry, RxqView, ThreadView};
+pub use pool::{Clock, Pool, PortEntry, RxqView, ThreadView, WORKER};
 pub use revalidate::{Limits, Revalidator};
 pub use sleep::SleepMax;
 

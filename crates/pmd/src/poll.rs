@@ -19,6 +19,10 @@ const HOUSEKEEPING_CYCLES: u64 = 100_000;
 /// Milliseconds between rankings of the subtables, as in OVS (`DPCLS_OPTIMIZATION_INTERVAL`).
 const RANK_MS: u64 = 1000;
 
+/// A value of [`Thread::idle_wait_ms`]: it waits as soon as it has looked in vain for some tens of
+/// microseconds.
+pub(crate) const AT_ONCE: u64 = u64::MAX;
+
 /// A receive queue to poll.
 pub struct Rxq {
     /// The port.
@@ -83,7 +87,7 @@ pub struct Thread {
     /// (`other_config:pmd-sleep-max`).
     pub sleep_max_us: AtomicU64,
     /// Milliseconds without a packet after which it waits for kicks; 0 is never
-    /// (`other_config:pmd-idle-wait`).
+    /// (`other_config:pmd-idle-wait`), [`u64::MAX`] at once.
     pub idle_wait_ms: Arc<AtomicU64>,
     /// Ends its wait.
     pub(crate) waker: Arc<Waker>,
@@ -140,6 +144,7 @@ impl Thread {
             // There is nothing to poll.
             _ if plan.rxqs.is_empty() => 0,
             0 => u64::MAX,
+            AT_ONCE => 0,
             ms => ms,
         }
     }
@@ -148,7 +153,10 @@ impl Thread {
     fn slept(&self, from: u64) -> u64 {
         let now = cycles();
         self.counters.sleep_cycles.add(now.wrapping_sub(from));
-        self.counters.sleep_iterations.add(1);
+        // The worker's waits say nothing of PMD threads' load.
+        if self.core != crate::WORKER {
+            self.counters.sleep_iterations.add(1);
+        }
         now
     }
 }
@@ -174,6 +182,8 @@ pub(crate) fn run(
     loop {
         let plan: &Arc<Plan> = plan.load();
         if thread.following.load(Relaxed) != plan.generation {
+            // A device goes with its last descriptor: none is kept of a port that is gone.
+            idle.forget();
             thread.following.store(plan.generation, Release);
             turns = Turns::new(plan.rxqs.len());
             active_ms = now_ms;
@@ -245,7 +255,8 @@ pub(crate) fn run(
                 ranked_ms = now_ms;
                 datapath.rank();
             }
-            if !more && now_ms.saturating_sub(active_ms) >= thread.patience_ms(plan) {
+            if packets == 0 && !more && now_ms.saturating_sub(active_ms) >= thread.patience_ms(plan)
+            {
                 let began = cycles();
                 let woken = idle.wait(&plan.rxqs, || thread.is_due(plan));
                 now_ms = clock.now_ms();

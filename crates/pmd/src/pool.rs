@@ -2,8 +2,8 @@
 
 use crate::idle::{self, Idle};
 use crate::numa::Topology;
-use crate::place::round_robin;
-use crate::poll::{FRAMES_MAX, Injected, Plan, Rxq, Thread, run};
+use crate::place::{Placed, round_robin};
+use crate::poll::{AT_ONCE, FRAMES_MAX, Injected, Plan, Rxq, Thread, run};
 use crate::sleep::SleepMax;
 use crossbeam_queue::ArrayQueue;
 use datapath::{PortMap, PuntQueue, Registry};
@@ -65,9 +65,16 @@ pub struct PortEntry {
     pub port: Arc<dyn Port>,
     /// The NUMA node of its memory, if known.
     pub node: Option<usize>,
-    /// Whether PMD threads poll it.
+    /// Whether threads poll it.
     pub polled: bool,
+    /// The worker thread does, and waits for its packets, since looking for them is a system call; else PMD
+    /// threads do.
+    pub by_worker: bool,
 }
+
+/// The core number that stands for the worker thread, which runs on any; OVS has the same for threads that
+/// are not PMD threads.
+pub const WORKER: usize = usize::MAX;
 
 /// Cycles of one queue or thread, by interval.
 #[derive(Default)]
@@ -119,6 +126,7 @@ struct PortInput {
     node: Option<usize>,
     /// Queues to poll.
     queues: usize,
+    by_worker: bool,
 }
 
 /// One queue, for people.
@@ -134,7 +142,7 @@ pub struct RxqView {
 
 /// One thread, for people.
 pub struct ThreadView {
-    /// The core it is pinned to.
+    /// The core it is pinned to, or [`WORKER`].
     pub core: usize,
     /// That core's NUMA node.
     pub node: usize,
@@ -214,7 +222,7 @@ impl Pool {
             }
         }
         let gone: Vec<(usize, Pmd)> =
-            self.pmds.extract_if(.., |core, _| !wanted.contains(core)).collect();
+            self.pmds.extract_if(.., |c, _| *c != WORKER && !wanted.contains(c)).collect();
         // Other threads take the queues over before the old ones end. Meanwhile two may poll one
         // queue, in turn: a port lends a queue to one thread at a time.
         self.publish();
@@ -253,7 +261,7 @@ impl Pool {
 
     fn start(&mut self, core: usize) {
         if let Err(e) = self.try_start(core) {
-            warn!("PMD thread on core {core} cannot be created: {e}");
+            warn!("{} cannot be created: {e}", called(core));
         }
     }
 
@@ -273,28 +281,31 @@ impl Pool {
             flow_limit: self.flow_limit.clone(),
             exact_match: self.exact_match.clone(),
             punts: self.punts.clone(),
-            sleep_max_us: AtomicU64::new(self.sleep_max.of_core(core)),
-            idle_wait_ms: self.idle_wait_ms.clone(),
+            sleep_max_us: AtomicU64::new(sleep_of(&self.sleep_max, core)),
+            idle_wait_ms: match core {
+                // Its queues tell at once, and it has no core of its own to poll on.
+                WORKER => Arc::new(AtomicU64::new(AT_ONCE)),
+                _ => self.idle_wait_ms.clone(),
+            },
             waker,
             frames: ArrayQueue::new(FRAMES_MAX),
             stop: Default::default(),
         });
         let (shared, translate, clock) = (thread.clone(), self.translate.clone(), self.clock);
         let seed = RandomState::new().hash_one(core);
-        let named = std::thread::Builder::new().name(format!("pmd-c{core:02}"));
+        let name = if core == WORKER { "worker".to_owned() } else { format!("pmd-c{core:02}") };
+        let named = std::thread::Builder::new().name(name);
         let join = named.stack_size(crate::STACK_BYTES).spawn(move || {
-            let mut set = CpuSet::new();
-            set.set(core);
-            if let Err(e) = sched_setaffinity(None, &set) {
-                warn!("PMD thread cannot be pinned to core {core}: {e}");
+            if core != WORKER {
+                pin(core);
             }
             // Or else the kernel makes short sleeps up to 50 us longer, to wake for several at once.
             if let Err(e) = set_current_timer_slack(NonZeroU64::new(1)) {
-                warn!("PMD thread on core {core} sleeps for longer than asked: {e}");
+                warn!("{} sleeps for longer than asked: {e}", called(core));
             }
             run(&shared, &*translate, clock, seed, idle);
         })?;
-        info!("PMD thread on core {core} created");
+        info!("{} created", called(core));
         let (busy, total) = Default::default();
         self.pmds.insert(core, Pmd { thread, join: Some(join), busy, total });
         Ok(())
@@ -304,6 +315,9 @@ impl Pool {
     /// among them.
     pub fn set_ports(&mut self, ports: Vec<PortEntry>) {
         self.ports = ports;
+        if self.ports.iter().any(|p| p.by_worker) && !self.pmds.contains_key(&WORKER) {
+            self.start(WORKER);
+        }
         self.publish();
     }
 
@@ -318,6 +332,7 @@ impl Pool {
             address: Arc::as_ptr(&entry.port).addr(),
             node: entry.node,
             queues: if entry.polled { entry.port.rx_queues() } else { 0 },
+            by_worker: entry.by_worker,
         };
         Inputs {
             cores: self.pmds.keys().copied().collect(),
@@ -354,13 +369,21 @@ impl Pool {
     /// The queues of each thread, by core.
     fn assign(&mut self, inputs: &Inputs) -> Vec<Vec<Rxq>> {
         let ports = self.ports.iter().zip(&inputs.ports);
-        let queues: Vec<(&PortEntry, usize)> =
-            ports.flat_map(|(entry, i)| (0..i.queues).map(move |queue| (entry, queue))).collect();
+        let queues = ports.flat_map(|(entry, i)| (0..i.queues).map(move |queue| (entry, queue)));
+        let (workers, queues): (Vec<_>, Vec<(&PortEntry, usize)>) =
+            queues.partition(|(entry, _)| entry.by_worker);
         let nodes: Vec<_> = queues.iter().map(|(entry, _)| entry.node).collect();
-        let threads: Vec<_> =
-            inputs.cores.iter().map(|&c| self.topology.node_of(c).unwrap_or(0)).collect();
+        let cores = inputs.cores.iter().filter(|&&c| c != WORKER);
+        let threads: Vec<_> = cores.map(|&c| self.topology.node_of(c).unwrap_or(0)).collect();
         let mut plans: Vec<Vec<Rxq>> = inputs.cores.iter().map(|_| Vec::new()).collect();
-        for ((entry, queue), to) in queues.iter().zip(round_robin(&nodes, &threads)) {
+        // The worker's number is the highest.
+        let worker = Placed { thread: threads.len(), cross_node: false };
+        let placed = round_robin(&nodes, &threads);
+        let placed = queues.iter().zip(placed).chain(workers.iter().map(|q| (q, worker)));
+        let mut live = HashSet::new();
+        for ((entry, queue), to) in placed {
+            let Some(plan) = plans.get_mut(to.thread) else { continue };
+            live.insert((entry.number, *queue));
             if to.cross_node {
                 warn!(
                     "There's no available (non-isolated) pmd thread on numa node {:?}; queue {queue} \
@@ -373,14 +396,13 @@ impl Pool {
                 .queues
                 .entry((entry.number, *queue))
                 .or_insert_with(|| QueueState { cycles: Arc::default(), usage: Usage::default() });
-            plans[to.thread].push(Rxq {
+            plan.push(Rxq {
                 port: entry.port.clone(),
                 number: entry.number,
                 queue: *queue,
                 cycles: state.cycles.clone(),
             });
         }
-        let live: HashSet<_> = queues.iter().map(|(entry, queue)| (entry.number, *queue)).collect();
         self.queues.retain(|key, _| live.contains(key));
         plans
     }
@@ -393,7 +415,7 @@ impl Pool {
     /// How long threads may sleep between rounds.
     pub fn set_sleep_max(&mut self, max: SleepMax) {
         for (&core, pmd) in &self.pmds {
-            pmd.thread.sleep_max_us.store(max.of_core(core), Relaxed);
+            pmd.thread.sleep_max_us.store(sleep_of(&max, core), Relaxed);
         }
         self.sleep_max = max;
     }
@@ -406,7 +428,7 @@ impl Pool {
     /// Milliseconds without a packet after which a thread waits for guests' kicks instead of polling;
     /// 0 for never, `None` for the default.
     pub fn set_idle_wait(&mut self, ms: Option<u64>) {
-        self.idle_wait_ms.store(ms.unwrap_or(IDLE_WAIT_MS), Relaxed);
+        self.idle_wait_ms.store(ms.unwrap_or(IDLE_WAIT_MS).min(AT_ONCE - 1), Relaxed);
     }
 
     /// Changes how many megaflows a thread keeps at most.
@@ -492,6 +514,13 @@ impl Pool {
     }
 }
 
+impl ThreadView {
+    /// True for the worker thread.
+    pub fn is_worker(&self) -> bool {
+        self.core == WORKER
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         self.stop();
@@ -512,12 +541,33 @@ impl Pmd {
         self.thread.stop.store(true, Relaxed);
         self.wake();
         match self.join.take().map(JoinHandle::join) {
-            Some(Err(_)) => warn!("PMD thread on core {core} had panicked"),
-            _ => info!("PMD thread on core {core} destroyed"),
+            Some(Err(_)) => warn!("{} had panicked", called(core)),
+            _ => info!("{} destroyed", called(core)),
         }
         for flow in self.thread.registry.flows() {
             flow.push_effects();
         }
+    }
+}
+
+/// How long a thread may sleep between rounds: the worker waits for its queues instead.
+fn sleep_of(max: &SleepMax, core: usize) -> u64 {
+    if core == WORKER { 0 } else { max.of_core(core) }
+}
+
+/// A thread's name in the log.
+fn called(core: usize) -> String {
+    match core {
+        WORKER => "worker thread".to_owned(),
+        core => format!("PMD thread on core {core}"),
+    }
+}
+
+fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    if let Err(e) = sched_setaffinity(None, &set) {
+        warn!("PMD thread cannot be pinned to core {core}: {e}");
     }
 }
 
@@ -558,7 +608,13 @@ mod tests {
     }
 
     fn entry(number: u32, port: &Arc<SimPort>) -> PortEntry {
-        PortEntry { number: DpPort(number), port: port.clone(), node: None, polled: true }
+        PortEntry {
+            number: DpPort(number),
+            port: port.clone(),
+            node: None,
+            polled: true,
+            by_worker: false,
+        }
     }
 
     fn until(what: &str, done: impl Fn() -> bool) {
@@ -718,7 +774,7 @@ mod tests {
     fn to_itself(probe: &Arc<Probe>, polled: bool) -> Vec<PortEntry> {
         let entry = |n| {
             let (number, port) = (DpPort(n), probe.clone() as Arc<dyn Port>);
-            PortEntry { number, port, node: None, polled: polled && n == 1 }
+            PortEntry { number, port, node: None, polled: polled && n == 1, by_worker: false }
         };
         vec![entry(1), entry(2)]
     }

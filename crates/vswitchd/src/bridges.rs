@@ -1,8 +1,8 @@
 //! Bridges of the running switch: their own port, their tables, and the state of their ports' links.
 
-use crate::desired::{Bridge, Desired};
+use crate::desired::{Bridge, BridgeMac, Desired};
 use crate::switch::Switch;
-use flow::DpPort;
+use flow::{DpPort, Mac};
 use openflow::{
     Action, BucketPlace, Command, FlowMod, Group, GroupCommand, GroupMod, GroupType, Selection,
 };
@@ -59,7 +59,7 @@ impl Switch {
     }
 
     /// The bridge's own port has a number, so that flows can name it; what is sent there is dropped and
-    /// counted, since its device in the host comes with kernel ports.
+    /// counted unless it has a device in the host.
     fn follow_local_port(&mut self, bridge: &str) {
         if self.locals.contains_key(bridge) {
             return;
@@ -94,9 +94,35 @@ impl Switch {
         }
     }
 
+    /// Gives devices in the host their addresses: what their rows ask for; a bridge's own that asks for
+    /// none has the bridge's, which is the lowest of its netdevs' unless it is given (as in OVS).
+    pub(crate) fn follow_addresses(&self) {
+        for bridge in &self.desired.bridges {
+            for i in &bridge.interfaces {
+                let Some(r) = self.running.get(&i.name) else { continue };
+                let of_bridge = || i.local.then(|| self.bridge_mac(bridge));
+                if let Some(Err(e)) = i.mac.or_else(of_bridge).map(|mac| r.opened.set_mac(mac)) {
+                    warn!("{}: {e}", i.name);
+                }
+            }
+        }
+    }
+
+    fn bridge_mac(&self, bridge: &Bridge) -> Mac {
+        let made = match bridge.mac {
+            BridgeMac::Given(mac) => return mac,
+            BridgeMac::OfPorts(mac) => mac,
+        };
+        let netdevs = self.running.values();
+        let netdevs = netdevs.filter(|r| r.bridge == bridge.name && r.opened.kind() == "system");
+        let macs = netdevs.map(|r| r.opened.state().mac).filter(|m| m.0 != [0; 6]);
+        macs.min_by_key(|m| m.0).unwrap_or(made)
+    }
+
     /// Tells the pipeline of links that came up or went down.
     pub(crate) fn links_changed(&mut self) {
         for r in self.running.values_mut() {
+            r.opened.follow_link();
             let up = r.opened.link_is_up();
             if r.told_up != Some(up) {
                 r.told_up = Some(up);

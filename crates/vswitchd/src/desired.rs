@@ -1,6 +1,7 @@
 //! The configuration as plain values, read from the database's rows.
 
 use crate::flow_table;
+use flow::Mac;
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
 use pipeline::BridgeConfig;
@@ -46,12 +47,15 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "other_config",
             "mtu_request",
             "ofport_request",
+            "mac",
             "ofport",
             "error",
             "mac_in_use",
+            "ifindex",
             "mtu",
             "admin_state",
             "link_state",
+            "link_resets",
             "status",
             "statistics",
         ]),
@@ -71,6 +75,20 @@ pub(crate) struct Interface {
     pub(crate) ofport: Option<i64>,
     /// It is one of several of its port.
     pub(crate) bonded: bool,
+    /// It is its bridge's own.
+    pub(crate) local: bool,
+    /// The address that its device is to have. An internal one that asks for none gets one that stays
+    /// when the daemon starts again.
+    pub(crate) mac: Option<Mac>,
+}
+
+/// Where a bridge's own address comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BridgeMac {
+    /// `other_config:hwaddr`.
+    Given(Mac),
+    /// The lowest of its netdevs', or else this.
+    OfPorts(Mac),
 }
 
 /// A bridge as configured.
@@ -79,6 +97,9 @@ pub(crate) struct Bridge {
     pub(crate) uuid: Uuid,
     pub(crate) name: String,
     pub(crate) datapath_id: String,
+    /// The address that its own interface has if nothing else says one: of `other_config:hwaddr`, or made
+    /// from the row's ID.
+    pub(crate) mac: BridgeMac,
     pub(crate) config: BridgeConfig,
     /// `fail_mode=secure`: it begins without the flow that makes it an ordinary switch.
     pub(crate) secure: bool,
@@ -174,8 +195,8 @@ impl Reading<'_> {
         let mut complain = |text| complaints.push(format!("bridge {name}: {text}"));
         let flow_tables = flow_table::read(self.db, row, &mut complain);
         let secure = row.optional_string("fail_mode") == Some("secure");
-        let datapath_id = datapath_id(uuid, row);
-        Bridge { uuid, datapath_id, name, config, secure, flow_tables, interfaces }
+        let (datapath_id, mac) = (datapath_id(uuid, row), bridge_mac(uuid, row));
+        Bridge { uuid, datapath_id, mac, name, config, secure, flow_tables, interfaces }
     }
 
     fn interfaces(&mut self, bridge: &str, row: &Row) -> Vec<Interface> {
@@ -186,7 +207,7 @@ impl Reading<'_> {
             for uuid in members {
                 let Some(row) = self.db.row("Interface", uuid) else { continue };
                 if self.seen.insert(uuid) {
-                    interfaces.push(interface(uuid, row, bonded));
+                    interfaces.push(interface(uuid, row, bonded, bridge));
                 } else {
                     let name = row.string("name");
                     let text = format!("bridge {bridge}: interface {name} is in another port too");
@@ -229,23 +250,34 @@ fn datapath_id(uuid: Uuid, row: &Row) -> String {
     if given.len() == 16 && given.bytes().all(|b| b.is_ascii_hexdigit()) {
         return given.to_lowercase();
     }
-    let hwaddr = row.map_value("other_config", "hwaddr").and_then(|h| h.parse::<flow::Mac>().ok());
-    let [a, b, c, d, e, f] = hwaddr.map_or_else(
-        || {
-            let u = uuid.as_bytes();
-            // Locally administered, unicast (IEEE 802, 8.2).
-            [u[10] & 0xfc | 2, u[11], u[12], u[13], u[14], u[15]]
-        },
-        |mac| mac.0,
-    );
+    let (BridgeMac::Given(mac) | BridgeMac::OfPorts(mac)) = bridge_mac(uuid, row);
+    let [a, b, c, d, e, f] = mac.0;
     format!("0000{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
 }
 
-fn interface(uuid: Uuid, row: &Row, bonded: bool) -> Interface {
+fn bridge_mac(uuid: Uuid, row: &Row) -> BridgeMac {
+    let given = row.map_value("other_config", "hwaddr").and_then(|h| h.parse().ok());
+    given.map_or_else(|| BridgeMac::OfPorts(mac_of(uuid)), BridgeMac::Given)
+}
+
+/// An address made from a row's ID.
+fn mac_of(uuid: Uuid) -> Mac {
+    let u = uuid.as_bytes();
+    // Locally administered, unicast (IEEE 802, 8.2).
+    Mac([u[10] & 0xfc | 2, u[11], u[12], u[13], u[14], u[15]])
+}
+
+fn interface(uuid: Uuid, row: &Row, bonded: bool, bridge: &str) -> Interface {
+    let (name, kind) = (row.string("name"), row.string("type"));
+    let local = name == bridge && ["internal", ""].contains(&kind);
+    let asked = row.optional_string("mac").and_then(|m| m.parse().ok());
+    let stays = (kind == "internal" && !local).then(|| mac_of(uuid));
     Interface {
         uuid,
-        name: row.string("name").to_owned(),
-        kind: row.string("type").to_owned(),
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        local,
+        mac: asked.or(stays),
         options: row.string_map("options"),
         mtu_request: row.integer("mtu_request"),
         ofport_request: row.integer("ofport_request"),

@@ -1,19 +1,23 @@
-//! Interfaces of all types: opened as their rows say, and described for their rows. The only place
-//! that knows the port drivers.
+//! What interfaces' rows ask for, by type. What comes of it is in `device`.
 
 use crate::desired::Interface;
-use port::Port;
-use port_vhost::{Config, Mode, Offers, VhostPort};
-use std::collections::BTreeMap;
+use port_kernel::MAX_TAP_QUEUES;
+use port_vhost::{Mode, Offers};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 /// Types that work, for `Open_vSwitch.iface_types`.
-pub(crate) const TYPES: &[&str] =
-    &["dpdkvhostuser", "dpdkvhostuserclient", "vhost-user", "vhost-user-client"];
+pub(crate) const TYPES: &[&str] = &[
+    "dpdkvhostuser",
+    "dpdkvhostuserclient",
+    "internal",
+    "system",
+    "tap",
+    "vhost-user",
+    "vhost-user-client",
+];
 /// MTU of an interface that asks for none.
-const MTU_DEFAULT: u32 = 1500;
+pub(crate) const MTU_DEFAULT: u32 = 1500;
 /// Bytes of a Unix socket's path, without the zero byte at its end (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 /// Switches for offloads of one interface; the first is OVS's name of the switch for all.
@@ -25,29 +29,43 @@ const MTU_RANGE: std::ops::RangeInclusive<i64> = 68..=9702;
 /// What an interface is opened from: if any of it changes, it is opened anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Spec {
-    kind: &'static str,
-    mode: Mode,
-    path: PathBuf,
+    /// As the type is called in texts.
+    pub(crate) kind: &'static str,
+    pub(crate) what: What,
+}
+
+/// What of the types differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A guest's device, over this socket.
+    Vhost { mode: Mode, path: PathBuf },
+    /// A device that the switch makes in the host.
+    Tap { queues: usize },
+    /// A netdev that the host has.
+    Netdev,
 }
 
 impl Spec {
-    /// Refuses a path that can never be a socket's.
-    fn checked(self, what: &str) -> Result<Spec, String> {
-        let (path, bytes) = (self.path.display(), self.path.as_os_str().as_bytes());
+    /// A guest's device; refuses a path that can never be a socket's.
+    fn vhost(kind: &'static str, mode: Mode, path: PathBuf, what: &str) -> Result<Spec, String> {
+        let bytes = path.as_os_str().as_bytes();
         match bytes.len() {
             0 => Err(format!("{what} is empty")),
             n if n > SOCKET_PATH_MAX => Err(format!(
                 "{what} is {n} bytes long, and a socket's path has at most {SOCKET_PATH_MAX}"
             )),
             _ if bytes.contains(&0) => Err(format!("{what} contains a zero byte")),
-            _ if self.path.is_dir() => Err(format!("{what}: {path} is a directory")),
-            _ => Ok(self),
+            _ if path.is_dir() => Err(format!("{what}: {} is a directory", path.display())),
+            _ => Ok(Spec { kind, what: What::Vhost { mode, path } }),
         }
     }
 
-    /// The socket.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// The socket, which two interfaces cannot share.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.what {
+            What::Vhost { path, .. } => Some(path),
+            _ => None,
+        }
     }
 }
 
@@ -74,8 +92,8 @@ pub(crate) fn spec(i: &Interface, dirs: Dirs<'_>) -> Result<Spec, String> {
                             front end listens on"
                     .into());
             };
-            let spec = Spec { kind: "dpdkvhostuserclient", mode: Mode::Client, path: path.into() };
-            spec.checked("options:vhost-server-path")
+            let what = "options:vhost-server-path";
+            Spec::vhost("dpdkvhostuserclient", Mode::Client, path.into(), what)
         }
         "dpdkvhostuser" | "vhost-user" => {
             if i.name.contains(['/', '\\']) {
@@ -88,29 +106,55 @@ pub(crate) fn spec(i: &Interface, dirs: Dirs<'_>) -> Result<Spec, String> {
                     .into());
             }
             let path = dirs.rundir.join(dir).join(&i.name);
-            Spec { kind: "dpdkvhostuser", mode: Mode::Server, path }.checked("the socket")
+            Spec::vhost("dpdkvhostuser", Mode::Server, path, "the socket")
         }
-        "" | "system" => Err("netdevs of the kernel (type system) are not supported yet".into()),
+        "internal" => tap(i, "internal"),
+        "tap" => tap(i, "tap"),
+        // A bridge's own interface may have no type.
+        "" if i.local => tap(i, "internal"),
+        "" | "system" => {
+            port_kernel::check_name(&i.name)?;
+            Ok(Spec { kind: "system", what: What::Netdev })
+        }
         other => Err(format!("type \"{other}\" is not supported; there are {}", TYPES.join(", "))),
     }
 }
 
+/// A device that is made in the host.
+fn tap(i: &Interface, kind: &'static str) -> Result<Spec, String> {
+    port_kernel::check_name(&i.name)?;
+    let queues = number(i, "n_rxq", 1, 1..=MAX_TAP_QUEUES)?;
+    Ok(Spec { kind, what: What::Tap { queues } })
+}
+
+/// A number among the options.
+fn number(
+    i: &Interface,
+    key: &str,
+    default: usize,
+    range: std::ops::RangeInclusive<usize>,
+) -> Result<usize, String> {
+    let Some(text) = i.options.get(key) else { return Ok(default) };
+    let number = text.parse().ok().filter(|n| range.contains(n));
+    let (least, most) = (range.start(), range.end());
+    number.ok_or_else(|| format!("options:{key}=\"{text}\" is not a number from {least} to {most}"))
+}
+
 /// The MTU that an interface's row asks for. One that cannot be is answered by the default, so that
 /// the interface works all the same, and by a line for the row's `error` column.
-pub(crate) fn mtu(i: &Interface) -> (u32, Option<String>) {
+pub(crate) fn mtu(i: &Interface) -> (Option<u32>, Option<String>) {
     match i.mtu_request {
-        None => (MTU_DEFAULT, None),
-        Some(m) if MTU_RANGE.contains(&m) => (m as u32, None),
+        None => (None, None),
+        Some(m) if MTU_RANGE.contains(&m) => (Some(m as u32), None),
         Some(m) => {
             let (least, most) = (MTU_RANGE.start(), MTU_RANGE.end());
-            let text =
-                format!("mtu_request {m} is not in {least} to {most}; {MTU_DEFAULT} is used");
-            (MTU_DEFAULT, Some(text))
+            let text = format!("mtu_request {m} is not in {least} to {most}; the default is used");
+            (None, Some(text))
         }
     }
 }
 
-/// What an interface offers its guests, and a line for its row's `error` column if a setting is none. `tso`
+/// What an interface offers its guests, or its host, and a line for its row's `error` column if a setting is none. `tso`
 /// is `other_config:userspace-tso-enable` of the switch, which an interface can overrule.
 pub(crate) fn offers(i: &Interface, tso: Option<&str>) -> (Offers, Option<String>) {
     let mut error = None;
@@ -135,114 +179,6 @@ pub(crate) fn offers(i: &Interface, tso: Option<&str>) -> (Offers, Option<String
     }
 }
 
-/// An open interface.
-pub(crate) struct Opened {
-    pub(crate) spec: Spec,
-    vhost: Arc<VhostPort>,
-}
-
-impl Opened {
-    /// Opens an interface. `on_change` is called when its state changes.
-    ///
-    /// # Errors
-    /// A line for the row's `error` column.
-    pub(crate) fn open(
-        name: &str,
-        spec: Spec,
-        mtu: u32,
-        offers: Offers,
-        on_change: Box<dyn Fn() + Send + Sync>,
-    ) -> Result<Opened, String> {
-        let config = Config {
-            name: name.to_owned(),
-            mode: spec.mode,
-            path: spec.path.clone(),
-            mtu,
-            offers,
-            on_change,
-        };
-        let vhost = VhostPort::open(config).map_err(|e| format!("cannot open: {e}"))?;
-        Ok(Opened { spec, vhost: Arc::new(vhost) })
-    }
-
-    /// The port that packets go through.
-    pub(crate) fn port(&self) -> Arc<dyn Port> {
-        self.vhost.clone()
-    }
-
-    /// Changes the MTU.
-    pub(crate) fn set_mtu(&self, mtu: u32) {
-        self.vhost.set_mtu(mtu);
-    }
-
-    pub(crate) fn mtu(&self) -> u32 {
-        self.vhost.mtu()
-    }
-
-    /// Changes what guests are offered that come from now on.
-    pub(crate) fn set_offers(&self, offers: Offers) {
-        self.vhost.set_offers(offers);
-    }
-
-    /// Ends the interface. PMD threads may still hold the port, and find it without queues.
-    pub(crate) fn close(&self) {
-        self.vhost.close();
-    }
-
-    pub(crate) fn kind(&self) -> &'static str {
-        self.spec.kind
-    }
-
-    /// True if a guest is there.
-    pub(crate) fn link_is_up(&self) -> bool {
-        let s = self.vhost.status();
-        s.connected && s.vring_sizes.iter().any(|&n| n > 0)
-    }
-
-    /// Receive and transmit queues.
-    pub(crate) fn queues(&self) -> (usize, usize) {
-        let pairs = self.vhost.rx_queues();
-        (pairs, pairs)
-    }
-
-    /// The row's `status` column.
-    pub(crate) fn status(&self) -> BTreeMap<String, String> {
-        let s = self.vhost.status();
-        let (connections, errors, faults) = self.vhost.session_counts();
-        let (n_rxq, n_txq) = self.queues();
-        let mode = if self.spec.mode == Mode::Client { "client" } else { "server" };
-        let state = if s.connected { "connected" } else { "disconnected" };
-        let mut map: BTreeMap<String, String> = [
-            ("mode", mode.to_owned()),
-            ("status", state.to_owned()),
-            ("socket", self.vhost.path().display().to_string()),
-            ("mtu", self.mtu().to_string()),
-            ("n_rxq", n_rxq.to_string()),
-            ("n_txq", n_txq.to_string()),
-            ("num_connections", connections.to_string()),
-            ("num_protocol_errors", errors.to_string()),
-            ("num_ring_faults", faults.to_string()),
-        ]
-        .map(|(k, v)| (k.to_owned(), v))
-        .into();
-        if s.connected {
-            map.insert("features".into(), format!("0x{:016x}", s.features));
-            for (name, on) in s.offloads() {
-                map.insert(name.into(), on.to_string());
-            }
-            map.insert("num_of_vrings".into(), s.vring_sizes.len().to_string());
-            map.insert("num_mem_regions".into(), s.mem_regions.to_string());
-            for (i, size) in s.vring_sizes.iter().enumerate() {
-                map.insert(format!("vring_{i}_size"), size.to_string());
-            }
-        }
-        if let Some(e) = s.last_error {
-            map.insert("last_error".into(), e);
-        }
-        map
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,12 +196,21 @@ mod tests {
     fn types() {
         let dirs = Dirs { rundir: Path::new("/run/x"), vhost_sock_dir: None };
         let s = spec(&row("dpdkvhostuser", &[]), dirs).expect("works");
-        assert_eq!((s.mode, s.path), (Mode::Server, "/run/x/p1".into()));
+        assert_eq!(s.what, What::Vhost { mode: Mode::Server, path: "/run/x/p1".into() });
         let s = spec(&row("vhost-user-client", &[("vhost-server-path", "/a")]), dirs);
         assert_eq!(s.expect("works").kind, "dpdkvhostuserclient");
         let error = |r: &Interface| spec(r, dirs).expect_err("must be refused");
         assert!(error(&row("dpdkvhostuserclient", &[])).contains("vhost-server-path"));
         assert!(error(&row("gre", &[])).contains("gre"));
+        let tap = spec(&row("tap", &[("n_rxq", "4")]), dirs).expect("works");
+        assert_eq!(tap.what, What::Tap { queues: 4 });
+        for bad in ["0", "17", "x", ""] {
+            assert!(error(&row("internal", &[("n_rxq", bad)])).contains("n_rxq"));
+        }
+        assert_eq!(spec(&row("", &[]), dirs).expect("works").what, What::Netdev);
+        let own = spec(&Interface { local: true, ..row("", &[]) }, dirs).expect("works");
+        assert_eq!(own.what, What::Tap { queues: 1 });
+        assert!(error(&Interface { name: "a/b".into(), ..row("system", &[]) }).contains("a/b"));
         assert!(error(&Interface { bonded: true, ..row("dpdkvhostuser", &[]) }).contains("bond"));
         assert!(error(&Interface { name: "a/b".into(), ..row("vhost-user", &[]) }).contains('/'));
     }
@@ -282,9 +227,9 @@ mod tests {
         assert!(client("a\0b").is_err());
         let below = |dir| {
             let dirs = Dirs { rundir: Path::new("/run/x"), vhost_sock_dir: Some(dir) };
-            spec(&row("dpdkvhostuser", &[]), dirs).map(|s| s.path)
+            spec(&row("dpdkvhostuser", &[]), dirs).map(|s| s.path().map(Path::to_owned))
         };
-        assert_eq!(below("vms"), Ok("/run/x/vms/p1".into()));
+        assert_eq!(below("vms"), Ok(Some("/run/x/vms/p1".into())));
         assert!(below("/etc").is_err() && below("a/../../etc").is_err() && below("..").is_err());
     }
 
@@ -302,10 +247,10 @@ mod tests {
     #[test]
     fn mtus() {
         let mtu = |m| mtu(&Interface { mtu_request: m, ..row("dpdkvhostuser", &[]) });
-        assert_eq!((mtu(None), mtu(Some(68))), ((1500, None), (68, None)));
-        assert_eq!(mtu(Some(9702)), (9702, None));
+        assert_eq!((mtu(None), mtu(Some(68))), ((None, None), (Some(68), None)));
+        assert_eq!(mtu(Some(9702)), (Some(9702), None));
         for bad in [67, 9703, -1] {
-            assert!(matches!(mtu(Some(bad)), (1500, Some(_))));
+            assert!(matches!(mtu(Some(bad)), (None, Some(_))));
         }
     }
 }

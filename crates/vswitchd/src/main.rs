@@ -7,6 +7,7 @@ mod coverage;
 mod daemon;
 mod database;
 mod desired;
+mod device;
 mod flow_table;
 mod follow;
 mod interface;

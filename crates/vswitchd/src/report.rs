@@ -1,13 +1,13 @@
 //! What the daemon writes to the database: results, status and statistics, where they changed.
 
 use crate::database::LOCK;
-use crate::switch::{OFPORT_NONE, Running, Switch};
+use crate::switch::{Running, Switch};
 use ovsdb::replica::{Replica, Row};
 use ovsdb::{Atom, Datum, Uuid};
 use packet::DropReason;
 use port::Counters;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of this program, for `Open_vSwitch.ovs_version`.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -68,6 +68,7 @@ pub(crate) fn operations(switch: &Switch, db: &Replica, statistics: bool) -> Vec
             ],
         );
     }
+    let running_rows: BTreeSet<Uuid> = switch.running.values().map(|r| r.uuid).collect();
     for (uuid, outcome) in &switch.outcomes {
         changes.set(
             "Interface",
@@ -77,13 +78,17 @@ pub(crate) fn operations(switch: &Switch, db: &Replica, statistics: bool) -> Vec
                 ("error", optional(outcome.error.as_deref().map(string))),
             ],
         );
-        if outcome.ofport == OFPORT_NONE {
+        if !running_rows.contains(uuid) {
             changes.set(
                 "Interface",
                 *uuid,
                 &[
                     ("link_state", Datum::empty_set()),
                     ("admin_state", Datum::empty_set()),
+                    ("mac_in_use", Datum::empty_set()),
+                    ("ifindex", Datum::empty_set()),
+                    ("mtu", Datum::empty_set()),
+                    ("link_resets", Datum::empty_set()),
                     ("status", Datum::empty_map()),
                     ("statistics", Datum::empty_map()),
                 ],
@@ -114,11 +119,14 @@ pub(crate) fn operations(switch: &Switch, db: &Replica, statistics: bool) -> Vec
 /// State and statistics of an interface that runs.
 fn running(changes: &mut Changes<'_>, r: &Running, statistics: bool) {
     let up = |on: bool| optional(Some(string(if on { "up" } else { "down" })));
+    let state = r.opened.state();
     let columns = [
-        ("mac_in_use", optional(Some(string("00:00:00:00:00:00")))),
-        ("mtu", optional(Some(Atom::Integer(r.opened.mtu().into())))),
-        ("admin_state", up(true)),
-        ("link_state", up(r.opened.link_is_up())),
+        ("mac_in_use", optional(Some(string(&state.mac.to_string())))),
+        ("ifindex", optional(Some(Atom::Integer(state.ifindex.unwrap_or(0).into())))),
+        ("mtu", optional(Some(Atom::Integer(state.mtu.into())))),
+        ("admin_state", up(state.admin_up)),
+        ("link_state", up(state.link_up)),
+        ("link_resets", optional(Some(Atom::Integer(state.resets as i64)))),
         ("status", Datum::string_map(r.opened.status())),
     ];
     changes.set("Interface", r.uuid, &columns);

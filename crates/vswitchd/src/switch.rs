@@ -2,7 +2,8 @@
 
 use crate::coverage::Coverage;
 use crate::desired::{Bridge, Desired, Interface};
-use crate::interface::{Dirs, Opened, Spec, mtu, offers, spec};
+use crate::device::Opened;
+use crate::interface::{Dirs, Spec, mtu, offers, spec};
 use crate::numbers::{claims, lowest, ordinary};
 use crate::packet_ins::PacketIns;
 use datapath::PUNTS_MAX;
@@ -11,6 +12,7 @@ use ovsdb::Uuid;
 use pipeline::{OfPort, Pipeline};
 use pmd::{Clock, Pool, PortEntry, Revalidator, SleepMax, Topology, parse_cpu_mask};
 use port::Counters;
+use port_kernel::Links;
 use port_vhost::Offers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -60,7 +62,7 @@ struct Wanted<'d> {
 impl Wanted<'_> {
     /// True if `opened` is what this asks for.
     fn opens(&self, opened: &Opened) -> bool {
-        self.spec.as_ref().is_ok_and(|s| *s == opened.spec)
+        self.spec.as_ref().is_ok_and(|s| *s == opened.spec) && !opened.is_gone()
     }
 }
 
@@ -78,6 +80,8 @@ pub(crate) struct Switch {
     pub(crate) running: BTreeMap<String, Running>,
     /// Datapath numbers of the bridges' own ports.
     pub(crate) locals: BTreeMap<String, DpPort>,
+    /// What the kernel says of netdevs.
+    pub(crate) links: Arc<Links>,
     /// By the interface's row.
     pub(crate) outcomes: BTreeMap<Uuid, Outcome>,
     /// What interfaces that are gone counted, so that sums never fall.
@@ -94,11 +98,13 @@ impl Switch {
     /// A switch without bridges. `notify` is called, from any thread, when an interface changes.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system gives no thread, or says nothing of netdevs.
     pub(crate) fn new(
         rundir: PathBuf,
         notify: Arc<dyn Fn() + Send + Sync>,
     ) -> std::io::Result<Switch> {
+        let changed = notify.clone();
+        let links = Links::start(Box::new(move || changed()))?;
         let clock = Clock::default();
         let pipeline = Arc::new(Pipeline::new());
         let topology = Topology::of_this_process();
@@ -114,6 +120,7 @@ impl Switch {
             packet_ins: PacketIns::default(),
             running: BTreeMap::new(),
             locals: BTreeMap::new(),
+            links,
             outcomes: BTreeMap::new(),
             departed: Counters::default(),
             desired: Desired::default(),
@@ -154,6 +161,7 @@ impl Switch {
         }
         self.outcomes = outcomes;
         self.desired = desired;
+        self.follow_addresses();
         self.links_changed();
         self.publish_ports();
     }
@@ -171,9 +179,7 @@ impl Switch {
             };
             self.pool.set_cores(&cores);
             self.wanted_mask = mask;
-            let threads = self.pool.threads();
-            let registries = threads.iter().map(|t| t.thread.registry.clone()).collect();
-            self.revalidator.set_registries(registries);
+            self.tell_revalidator();
         }
         let limit = desired.number("flow-limit").unwrap_or(FLOW_LIMIT);
         self.pool.set_flow_limit(limit.min(FLOW_LIMIT_MAX) as usize);
@@ -195,12 +201,12 @@ impl Switch {
                 Some(r) if r.bridge == bridge.name => Some(r.number),
                 _ => i.ofport.and_then(ordinary),
             };
-            let others: Vec<&Interface> =
-                bridge.interfaces.iter().filter(|i| !is_local(bridge, i)).collect();
+            let others: Vec<&Interface> = bridge.interfaces.iter().filter(|i| !i.local).collect();
             let claims = claims(&others, has);
             for interface in &bridge.interfaces {
                 let spec = spec(interface, dirs);
-                let number = claims.get(&interface.uuid).copied();
+                let claimed = || claims.get(&interface.uuid).copied();
+                let number = if interface.local { Some(OfPort::LOCAL) } else { claimed() };
                 wanted.insert(&*interface.name, Wanted { bridge, interface, spec, number });
             }
         }
@@ -224,10 +230,16 @@ impl Switch {
             self.running.extract_if(.., |name, r| !in_place(name, r)).collect();
         let (mut moving, mut closing) = (BTreeMap::new(), Vec::new());
         for (name, r) in taken {
+            info!("bridge {}: deleted interface {name} on port {}", r.bridge, r.number.0);
+            if r.number == OfPort::LOCAL {
+                // The number stays as long as the bridge; only its device goes.
+                let _ = self.pipeline.set_port_state(&r.bridge, r.number, false);
+                closing.push(r);
+                continue;
+            }
             if let Err(e) = self.pipeline.remove_port(&r.bridge, r.number) {
                 warn!("{name}: {e}");
             }
-            info!("bridge {}: deleted interface {name} on port {}", r.bridge, r.number.0);
             // At once, so that nothing else that moves or is new gets it meanwhile.
             self.rest(r.dp);
             if wanted.get(&*name).is_some_and(|w| w.opens(&r.opened)) {
@@ -260,23 +272,24 @@ impl Switch {
         all: &BTreeMap<&str, Wanted<'_>>,
         moving: Option<Running>,
     ) -> Outcome {
-        if is_local(w.bridge, w.interface) {
-            return Outcome { ofport: OfPort::LOCAL.0.into(), error: None };
-        }
         let (mtu, mtu_error) = mtu(w.interface);
         let tso = self.desired.other_config.get("userspace-tso-enable").map(String::as_str);
         let (offers, offers_error) = offers(w.interface, tso);
-        let error = mtu_error.or(offers_error);
-        if let Some(r) = self.running.get_mut(&w.interface.name) {
-            r.opened.set_mtu(mtu);
-            r.opened.set_offers(offers);
-            r.uuid = w.interface.uuid;
-            return Outcome { ofport: r.number.0.into(), error };
+        if !self.running.contains_key(&w.interface.name)
+            && let Err(e) = self.add(w, all, moving, offers)
+        {
+            // Flows can name a bridge's own port all the same.
+            let local = w.interface.local && self.locals.contains_key(&w.bridge.name);
+            let ofport = if local { OfPort::LOCAL.0.into() } else { OFPORT_NONE };
+            return Outcome { ofport, error: Some(e) };
         }
-        match self.add(w, all, moving, (mtu, offers)) {
-            Ok(number) => Outcome { ofport: number.0.into(), error },
-            Err(e) => Outcome { ofport: OFPORT_NONE, error: Some(e) },
-        }
+        let Some(r) = self.running.get_mut(&w.interface.name) else {
+            return Outcome { ofport: OFPORT_NONE, error: None };
+        };
+        r.uuid = w.interface.uuid;
+        r.opened.set_offers(offers);
+        let error = mtu_error.or(offers_error).or(r.opened.set_mtu(mtu).err());
+        Outcome { ofport: r.number.0.into(), error }
     }
 
     /// Adds an interface to its bridge, opening it unless it is one that moves.
@@ -285,22 +298,21 @@ impl Switch {
         w: &Wanted<'_>,
         all: &BTreeMap<&str, Wanted<'_>>,
         moving: Option<Running>,
-        (mtu, offers): (u32, Offers),
-    ) -> Result<OfPort, String> {
+        offers: Offers,
+    ) -> Result<(), String> {
         let (bridge, name) = (&w.bridge.name, &w.interface.name);
         let number = self.choose_number(w, all)?;
         // Another number in another bridge: a megaflow of the old one may still name it.
         let old = moving.as_ref().filter(|r| r.bridge == *bridge).map(|r| r.dp);
-        let dp = old.or_else(|| self.free_dp()).ok_or("no port number is free")?;
+        let local = self.local_dp(bridge).filter(|_| w.interface.local);
+        let dp = local.or(old).or_else(|| self.free_dp()).ok_or("no port number is free")?;
         let opened = match moving {
-            Some(r) => {
-                r.opened.set_mtu(mtu);
-                r.opened.set_offers(offers);
-                r.opened
-            }
-            None => self.open(name, w.spec.clone()?, mtu, offers)?,
+            Some(r) => r.opened,
+            None => self.open(name, w.spec.clone()?, offers)?,
         };
-        if let Err(e) = self.pipeline.add_port(bridge, name, number, dp) {
+        if local.is_none()
+            && let Err(e) = self.pipeline.add_port(bridge, name, number, dp)
+        {
             opened.close();
             return Err(e.to_string());
         }
@@ -308,16 +320,19 @@ impl Switch {
         let (uuid, bridge) = (w.interface.uuid, bridge.clone());
         self.running
             .insert(name.clone(), Running { uuid, bridge, number, dp, opened, told_up: None });
-        Ok(number)
+        Ok(())
     }
 
-    fn open(&self, name: &str, spec: Spec, mtu: u32, offers: Offers) -> Result<Opened, String> {
-        let same_path = |r: &Running| r.opened.spec.path() == spec.path();
-        if let Some((other, _)) = self.running.iter().find(|(_, r)| same_path(r)) {
-            return Err(format!("{} is the socket of interface {other}", spec.path().display()));
+    fn open(&self, name: &str, spec: Spec, offers: Offers) -> Result<Opened, String> {
+        if let Some(path) = spec.path() {
+            let mut others = self.running.iter();
+            let other = others.find(|(_, r)| r.opened.spec.path() == Some(path));
+            if let Some((other, _)) = other {
+                return Err(format!("{} is the socket of interface {other}", path.display()));
+            }
         }
         let notify = self.notify.clone();
-        Opened::open(name, spec, mtu, offers, Box::new(move || notify()))
+        Opened::open(name, spec, offers, &self.links, Box::new(move || notify()))
     }
 
     /// The number that is the interface's by right, else the lowest that no other of the bridge has.
@@ -367,14 +382,36 @@ impl Switch {
             port: r.opened.port(),
             node: None,
             polled: true,
+            by_worker: r.opened.by_worker(),
         };
         self.pool.set_ports(self.running.values().map(entry).collect());
+        self.tell_revalidator();
     }
 
-    /// An interface changed: assigns its queues anew, and tells of its link.
+    /// Shows the revalidator the threads that there are.
+    fn tell_revalidator(&self) {
+        let threads = self.pool.threads();
+        let registries = threads.iter().map(|t| t.thread.registry.clone()).collect();
+        self.revalidator.set_registries(registries);
+    }
+
+    /// An interface or a netdev changed: assigns its queues anew, and tells of its link. What was waiting
+    /// for a netdev that has come is opened, and what lost its netdev is closed.
     pub(crate) fn interface_changed(&mut self) {
+        if self.running.values().any(|r| r.opened.is_gone()) || self.awaited_has_come() {
+            let desired = self.desired.clone();
+            return self.follow(desired);
+        }
         self.pool.replan();
         self.links_changed();
+    }
+
+    /// True if there is a netdev for an interface that has none.
+    fn awaited_has_come(&self) -> bool {
+        let mut waiting = self.desired.bridges.iter().flat_map(|b| &b.interfaces).filter(|i| {
+            ["", "system"].contains(&&*i.kind) && !i.local && !self.running.contains_key(&i.name)
+        });
+        waiting.any(|i| self.links.by_name(&i.name).is_some())
     }
 
     /// What is due every second.
@@ -417,11 +454,6 @@ impl Switch {
         events.insert("header_stored_bytes".into(), sum.tx_header_bytes);
         events
     }
-}
-
-/// The bridge's own interface: its device in the host comes with kernel ports.
-fn is_local(bridge: &Bridge, i: &Interface) -> bool {
-    i.name == bridge.name && (i.kind == "internal" || i.kind.is_empty())
 }
 
 fn add(sum: &mut Counters, more: &Counters) {

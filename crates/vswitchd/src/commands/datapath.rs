@@ -4,6 +4,7 @@ use super::settle;
 use crate::daemon::{Shared, locked};
 use crate::switch::{Running, Switch};
 use ::datapath::WalkCounts;
+use pipeline::OfPort;
 use pmd::ThreadView;
 use std::sync::atomic::Ordering::Relaxed;
 use unixctl::Commands;
@@ -18,13 +19,14 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
     let s = switch.clone();
     c.add("dpif-netdev/pmd-rxq-show", "[-pmd core] [dp]", 0..=3, move |a| {
         let only = core_asked(a)?;
-        Ok(threads(&s, only).iter().map(rxqs).collect())
+        Ok(pmds(&s, only).iter().map(rxqs).collect())
     });
     let s = switch.clone();
     c.add("dpif-netdev/pmd-stats-show", "[-pmd core] [dp]", 0..=3, move |a| {
         let only = core_asked(a)?;
         let texts = threads(&s, only).iter().map(stats).collect::<String>();
-        Ok(texts + &main_thread_stats())
+        let worker = locked(&s).pool.threads().iter().any(ThreadView::is_worker);
+        Ok(if worker { texts } else { texts + &main_thread_stats() })
     });
     let s = switch.clone();
     c.add("dpif-netdev/pmd-stats-clear", "[-pmd core] [dp]", 0..=3, move |a| {
@@ -38,7 +40,7 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
         let only = core_asked(a)?;
         let default_us = locked(&s).pool.sleep_max().default_us;
         let head = format!("Default max sleep: {default_us:4} us\n");
-        Ok(head + &threads(&s, only).iter().map(sleeps).collect::<String>())
+        Ok(head + &pmds(&s, only).iter().map(sleeps).collect::<String>())
     });
     let s = switch.clone();
     c.add("dpctl/del-flows", "[dp]", 0..=1, move |_| {
@@ -103,6 +105,13 @@ pub(super) fn threads(switch: &Shared, only: Option<usize>) -> Vec<ThreadView> {
     threads
 }
 
+/// PMD threads: those that have a core.
+pub(super) fn pmds(switch: &Shared, only: Option<usize>) -> Vec<ThreadView> {
+    let mut threads = threads(switch, only);
+    threads.retain(|t| !t.is_worker());
+    threads
+}
+
 /// Packets that a megaflow matched, and packets that none did.
 fn hit_and_missed(s: &Switch) -> (u64, u64) {
     let mut sum = (0, 0);
@@ -116,7 +125,10 @@ fn hit_and_missed(s: &Switch) -> (u64, u64) {
 
 /// An interface's type and queues, as `dpif/show` and `dpctl/show` have them in parentheses.
 fn device(r: &Running) -> String {
-    let (kind, mtu, (rx, tx)) = (r.opened.kind(), r.opened.mtu(), r.opened.queues());
+    let (kind, mtu, (rx, tx)) = (r.opened.kind(), r.opened.state().mtu, r.opened.queues());
+    if r.opened.by_worker() && rx == 1 {
+        return kind.to_owned();
+    }
     format!(
         "{kind}: configured_rx_queues={rx}, configured_tx_queues={tx}, mtu={mtu}, \
          requested_rx_queues={rx}, requested_tx_queues={tx}"
@@ -130,7 +142,8 @@ fn dpctl_show(s: &Switch) -> String {
     let mut out = format!("netdev@ovs-netdev:\n  lookups: hit:{hit} missed:{missed} lost:0\n");
     out += &format!("  flows: {flows}\n");
     let devices = s.running.iter().map(|(name, r)| (r.dp.0, name, device(r)));
-    let locals = s.locals.iter().map(|(name, dp)| (dp.0, name, "internal".to_owned()));
+    let locals = s.locals.iter().filter(|(name, _)| !s.running.contains_key(*name));
+    let locals = locals.map(|(name, dp)| (dp.0, name, "internal".to_owned()));
     let mut ports: Vec<_> = devices.chain(locals).collect();
     ports.sort();
     for (dp, name, device) in ports {
@@ -156,10 +169,10 @@ fn show(s: &Switch) -> String {
     let mut out = format!("netdev@ovs-netdev: hit:{hit} missed:{missed}\n");
     for bridge in &s.desired.bridges {
         out += &format!("  {}:\n", bridge.name);
-        // The bridge's own port has no device of its own in the host yet.
         let dp = s.local_dp(&bridge.name).map_or("none".to_owned(), |dp| dp.0.to_string());
         out += &format!("    {} 65534/{dp}: (internal)\n", bridge.name);
-        for (name, r) in s.running.iter().filter(|(_, r)| r.bridge == bridge.name) {
+        let others = |r: &Running| r.bridge == bridge.name && r.number != OfPort::LOCAL;
+        for (name, r) in s.running.iter().filter(|(_, r)| others(r)) {
             out += &format!("    {name} {}/{}: ({})\n", r.number.0, r.dp.0, device(r));
         }
     }
@@ -217,7 +230,11 @@ fn packet_stats(c: &WalkCounts) -> String {
 
 fn stats(t: &ThreadView) -> String {
     let c = &t.thread.counts();
-    let mut out = format!("pmd thread numa_id {} core_id {}:\n", t.node, t.core);
+    let mut out = match t.is_worker() {
+        // The one in OVS that is no PMD thread, and does what this does.
+        true => "main thread:\n".to_owned(),
+        false => format!("pmd thread numa_id {} core_id {}:\n", t.node, t.core),
+    };
     out += &packet_stats(c);
     let (idle, busy, packets) = (c.idle_cycles, c.busy_cycles, c.received);
     let total = idle + busy;
@@ -235,7 +252,7 @@ fn stats(t: &ThreadView) -> String {
     out
 }
 
-/// The main thread moves no packets here; scripts expect its section all the same.
+/// Scripts expect the section of the main thread though nothing is polled by a worker.
 fn main_thread_stats() -> String {
     format!("main thread:\n{}", packet_stats(&WalkCounts::default()))
 }

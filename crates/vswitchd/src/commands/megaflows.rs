@@ -112,7 +112,10 @@ fn dump(switch: &Shared, options: &Options, bridge: Option<&str>) -> Answer {
         let mut header = bridge.is_none();
         for flow in t.thread.registry.flows().iter().filter(wanted) {
             if std::mem::take(&mut header) {
-                out += &format!("flow-dump from pmd on cpu core: {}\n", t.core);
+                out += &match t.is_worker() {
+                    true => "flow-dump from the main thread:\n".to_owned(),
+                    false => format!("flow-dump from pmd on cpu core: {}\n", t.core),
+                };
             }
             if options.more {
                 out += &format!("{}, ", ufid(flow, t.core));

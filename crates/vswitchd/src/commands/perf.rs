@@ -1,7 +1,7 @@
 //! `dpif-netdev/pmd-perf-show`: what PMD threads did with their time, in the text of OVS 3.2 and later
 //! without `other_config:pmd-perf-metrics`, that is, without histograms.
 
-use super::datapath::{core_asked, ratio, threads};
+use super::datapath::{core_asked, pmds, ratio};
 use crate::daemon::{Shared, locked};
 use ::datapath::WalkCounts;
 use pmd::ThreadView;
@@ -14,7 +14,7 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
     c.add("dpif-netdev/pmd-perf-show", usage, 0..=8, move |args| {
         let only = core_asked(&without_histogram_options(args)?)?;
         let hz = locked(&s).clock.cycles_per_second();
-        Ok(threads(&s, only).iter().map(|t| show(t, hz)).collect())
+        Ok(pmds(&s, only).iter().map(|t| show(t, hz)).collect())
     });
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 /// The row, what `error` contains, whether it runs all the same.
 const ROWS: &[(&str, &str, bool)] = &[
     ("type=nonsense", "type \\\"nonsense\\\" is not supported", false),
-    ("type=internal", "is not supported", false),
-    ("type=system", "not supported yet", false),
+    ("type=internal options:n_rxq=0", "options:n_rxq=\\\"0\\\" is not a number", false),
+    ("type=system", "the host has no netdev", false),
     ("type=dpdkvhostuserclient", "options:vhost-server-path is missing", false),
     ("type=dpdkvhostuserclient options:vhost-server-path=/tmp", "is a directory", false),
     ("type=dpdkvhostuserclient options:vhost-server-path=LONG", "bytes long", false),

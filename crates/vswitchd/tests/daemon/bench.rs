@@ -91,9 +91,17 @@ pub fn vswitchctl() -> Command {
     Command::new(program)
 }
 
+/// The daemon's program, in a network namespace of its own, so that bridges' own devices do not meet those
+/// of other tests. Needs root; the process is the program's.
+pub fn program() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--", env!("CARGO_BIN_EXE_vswitchd")]);
+    command
+}
+
 /// The daemon's program with a run directory.
 pub fn vswitchd(rundir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vswitchd"));
+    let mut command = program();
     command.env_remove("VSWITCH_RUNDIR").arg("--rundir").arg(rundir);
     command
 }

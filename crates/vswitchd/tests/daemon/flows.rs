@@ -291,7 +291,7 @@ fn tables_and_fail_mode_follow_the_database() {
 
 /// The bridge's own port has a number but no device yet: what goes there is dropped and counted.
 #[test]
-fn the_local_port_takes_nothing_yet() {
+fn the_local_port_takes_nothing_while_its_device_is_down() {
     let d = with_ports(&["p1"]);
     let mut one = guest(&d, "p1");
     assert!(d.appctl("dpif/show").contains("    br0 65534/1: (internal)\n"));
@@ -299,7 +299,7 @@ fn the_local_port_takes_nothing_yet() {
     done(&d, "replace-flows br0 -", "actions=LOCAL\n");
     assert_eq!(one.tx(0, &[&bytes(UDP)]).expect("sent"), 1);
     wait_for("the drop", || {
-        (d.appctl("coverage/read-counter datapath_drop_invalid_port").trim() == "1").then_some(())
+        (d.appctl("coverage/read-counter tx_no_queue_drops").trim() == "1").then_some(())
     });
     let trace = d.appctl("ofproto/trace br0 in_port=1");
     assert!(trace.contains("Datapath actions: 1\n"), "{trace}");

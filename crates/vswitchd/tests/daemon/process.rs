@@ -1,6 +1,6 @@
 //! The daemon as a process: background, ends, files, and mistakes on its command line.
 
-use crate::bench::{Daemon, debian, files, run, vswitchd, wait_for};
+use crate::bench::{Daemon, debian, files, program, run, vswitchd, wait_for};
 use std::path::Path;
 use std::process::Command;
 
@@ -76,7 +76,7 @@ fn exit_answers_when_everything_has_ended() {
 fn the_run_directory_may_come_from_the_environment_and_is_made() {
     let dir = tempfile::tempdir().expect("directory");
     let rundir = dir.path().join("a/b");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vswitchd"));
+    let mut command = program();
     let parent = run(command.env("VSWITCH_RUNDIR", &rundir).arg("--detach"));
     assert_eq!((parent.status, &*parent.err), (0, ""));
     let _d = Background::of(&rundir.join("vswitchd.pid"));
@@ -103,7 +103,7 @@ fn mistakes_get_one_clear_line() {
         (&["--rundir", &fine, "--ovsdb", "tcp:1.2.3.4:6640"], "only unix:PATH"),
     ];
     for (args, told) in cases {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vswitchd"));
+        let mut command = program();
         let run = run(command.env_remove("VSWITCH_RUNDIR").args(*args));
         assert_eq!(run.status, 1, "{args:?}: {run:?}");
         let lines: Vec<&str> = run.err.lines().filter(|l| !l.contains(" INFO ")).collect();

@@ -3,6 +3,7 @@
 use super::options::Names;
 use super::{Answer, Call, Options, locked};
 use crate::switch::{Running, Switch};
+use flow::Mac;
 use openflow::parse_port;
 use pipeline::OfPort;
 use port::Counters;
@@ -12,7 +13,7 @@ use std::fmt::Write;
 struct Shown<'s> {
     number: OfPort,
     name: &'s str,
-    /// `None` is the bridge's own.
+    /// `None` is a bridge's own that has no device.
     running: Option<&'s Running>,
 }
 
@@ -21,7 +22,9 @@ fn ports<'s>(s: &'s Switch, bridge: &'s str) -> Vec<Shown<'s>> {
     let here = s.running.iter().filter(|(_, r)| r.bridge == bridge);
     let mut out: Vec<Shown<'_>> =
         here.map(|(name, r)| Shown { number: r.number, name, running: Some(r) }).collect();
-    out.push(Shown { number: OfPort::LOCAL, name: bridge, running: None });
+    if out.iter().all(|p| p.number != OfPort::LOCAL) {
+        out.push(Shown { number: OfPort::LOCAL, name: bridge, running: None });
+    }
     out.sort_by_key(|p| p.number);
     out
 }
@@ -66,13 +69,11 @@ pub(super) fn dump_desc(call: &Call<'_>) -> Answer {
 }
 
 fn describe(out: &mut String, p: &Shown<'_>) {
-    let (config, state) = match p.running {
-        Some(r) if r.opened.link_is_up() => ("0", "0"),
-        Some(_) => ("0", "LINK_DOWN"),
-        // Its device in the host comes with kernel ports.
-        None => ("PORT_DOWN", "LINK_DOWN"),
-    };
-    let _ = writeln!(out, " {}({}): addr:00:00:00:00:00:00", p.number, p.name);
+    let state = p.running.map(|r| r.opened.state());
+    let config = if state.as_ref().is_some_and(|s| s.admin_up) { "0" } else { "PORT_DOWN" };
+    let mac = state.as_ref().map_or(Mac([0; 6]), |s| s.mac);
+    let state = if state.is_some_and(|s| s.link_up) { "0" } else { "LINK_DOWN" };
+    let _ = writeln!(out, " {}({}): addr:{mac}", p.number, p.name);
     let _ = writeln!(out, "     config:     {config}\n     state:      {state}");
     *out += "     speed: 0 Mbps now, 0 Mbps max\n";
 }

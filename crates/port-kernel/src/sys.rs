@@ -1,0 +1,202 @@
+//! System calls that nobody wraps: ioctls of netdevs and taps, options of packet sockets.
+
+use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use std::io::{Error, Result};
+use std::mem::size_of;
+
+/// Bytes of a netdev's name, without the zero byte at its end.
+const NAME_MAX: usize = libc::IFNAMSIZ - 1;
+/// `PACKET_IGNORE_OUTGOING` of packet(7): frames that the host sends are not received.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+/// Checks that a netdev can have this name.
+///
+/// # Errors
+/// A line for the row's `error` column.
+pub fn check_name(name: &str) -> std::result::Result<(), String> {
+    if name.is_empty() || name.len() > NAME_MAX {
+        return Err(format!(
+            "a netdev's name has 1 to {NAME_MAX} bytes, \"{name}\" has {}",
+            name.len()
+        ));
+    }
+    let bad = |c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace() || c == '\0';
+    if name == "." || name == ".." || name.contains(bad) {
+        return Err(format!("no netdev can be called \"{name}\""));
+    }
+    Ok(())
+}
+
+/// A request of netdevice(7) for a netdev.
+fn request(name: &str) -> Result<libc::ifreq> {
+    check_name(name).map_err(Error::other)?;
+    // SAFETY: integers, arrays of them, and pointers: zeros are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    Ok(request)
+}
+
+/// An ioctl whose argument is a `T` that the kernel reads and may write.
+fn ioctl<T>(fd: impl AsFd, number: libc::Ioctl, argument: &mut T) -> Result<()> {
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: callers pass the type that the ioctl is for, and it lives until the call returns.
+    match unsafe { libc::ioctl(raw, number, std::ptr::from_mut(argument)) } {
+        -1 => Err(Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// A socket to ask about netdevs.
+fn control() -> Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Sets the MTU of a netdev, in bytes.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_mtu(name: &str, mtu: u32) -> Result<()> {
+    let mut r = request(name)?;
+    r.ifr_ifru.ifru_mtu = i32::try_from(mtu).map_err(Error::other)?;
+    ioctl(control()?, libc::SIOCSIFMTU, &mut r)
+}
+
+/// Sets the Ethernet address of a netdev.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_mac(name: &str, mac: [u8; 6]) -> Result<()> {
+    let mut r = request(name)?;
+    let mut data = [0; 14];
+    for (to, from) in data.iter_mut().zip(mac) {
+        *to = from.cast_signed();
+    }
+    r.ifr_ifru.ifru_hwaddr = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: data };
+    ioctl(control()?, libc::SIOCSIFHWADDR, &mut r)
+}
+
+/// Opens one queue of a tap device, which is made if there is none; it goes with its last queue.
+pub(crate) fn open_tap(name: &str) -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let tap = open("/dev/net/tun", flags, Mode::empty())?;
+    let mut r = request(name)?;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    r.ifr_ifru.ifru_flags = flags as libc::c_short;
+    ioctl(&tap, libc::TUNSETIFF, &mut r)?;
+    let mut bytes = crate::send::VNET as libc::c_int;
+    ioctl(&tap, libc::TUNSETVNETHDRSZ, &mut bytes)?;
+    let mut on: libc::c_int = 1;
+    ioctl(&tap, libc::TUNSETVNETLE, &mut on)?;
+    Ok(tap)
+}
+
+/// Says what may be left to do in frames that a tap's host sends (`TUN_F_*`).
+pub(crate) fn set_tap_offload(tap: &OwnedFd, flags: libc::c_uint) -> Result<()> {
+    // SAFETY: the argument is a number.
+    match unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) } {
+        -1 => Err(Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// The Ethernet address of a tap, in whatever namespace it is.
+pub(crate) fn tap_mac(tap: &OwnedFd) -> Option<[u8; 6]> {
+    // SAFETY: zeros are a value, see `request`.
+    let mut r: libc::ifreq = unsafe { std::mem::zeroed() };
+    ioctl(tap, libc::SIOCGIFHWADDR, &mut r).ok()?;
+    // SAFETY: the ioctl has written an address, and any bytes are one.
+    let data = unsafe { r.ifr_ifru.ifru_hwaddr.sa_data };
+    Some([0, 1, 2, 3, 4, 5].map(|i: usize| data[i].cast_unsigned()))
+}
+
+fn set_option<T>(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: T) -> Result<()> {
+    let (at, len) = (std::ptr::from_ref(&value).cast(), size_of::<T>() as libc::socklen_t);
+    // SAFETY: the kernel reads `len` bytes of `value`.
+    match unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, at, len) } {
+        -1 => Err(Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// A packet socket (packet(7)) on the netdev with this index: promiscuous, with virtio-net headers, told of
+/// tags that the kernel took out, without what the host itself sends.
+pub(crate) fn open_packet_socket(index: u32, buffer: usize) -> Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: numbers. Protocol 0 receives nothing until it is bound.
+    let raw = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if raw < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the kernel gave it just now, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let packet = libc::SOL_PACKET;
+    set_option(&socket, packet, libc::PACKET_VNET_HDR, 1i32)?;
+    set_option(&socket, packet, libc::PACKET_AUXDATA, 1i32)?;
+    set_option(&socket, packet, PACKET_IGNORE_OUTGOING, 1i32)?;
+    // More than an ordinary limit, which root may have.
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, buffer as i32)?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, buffer as i32)?;
+    let promiscuous = libc::packet_mreq {
+        mr_ifindex: index.cast_signed(),
+        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set_option(&socket, packet, libc::PACKET_ADD_MEMBERSHIP, promiscuous)?;
+    // SAFETY: integers: zeros are a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as libc::c_ushort;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index.cast_signed();
+    let (at, len) = (std::ptr::from_ref(&address).cast(), size_of_val(&address) as libc::socklen_t);
+    // SAFETY: the kernel reads `len` bytes of `address`.
+    match unsafe { libc::bind(socket.as_raw_fd(), at, len) } {
+        -1 => Err(Error::last_os_error()),
+        _ => Ok(socket),
+    }
+}
+
+/// Packets that a packet socket had no room for since this was asked last.
+pub(crate) fn packet_socket_drops(socket: &OwnedFd) -> u64 {
+    #[repr(C)]
+    struct Stats {
+        packets: u32,
+        drops: u32,
+    }
+    let mut stats = Stats { packets: 0, drops: 0 };
+    let mut len = size_of::<Stats>() as libc::socklen_t;
+    let (at, len) = (std::ptr::from_mut(&mut stats).cast(), &raw mut len);
+    let (level, option) = (libc::SOL_PACKET, libc::PACKET_STATISTICS);
+    // SAFETY: the kernel writes at most `len` bytes of `stats`.
+    match unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, at, len) } {
+        0 => stats.drops.into(),
+        _ => 0,
+    }
+}
+
+/// True if there is something to read, or an error to be told of.
+pub(crate) fn is_readable(fd: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    !matches!(poll(&mut fds, Some(&now)), Ok(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["a", "br-int", "eth0.5", "fifteen-letters"] {
+            assert_eq!(check_name(good), Ok(()));
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a:1", "tap%d", "sixteen-letters-"] {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Devices that the switch makes in the host: `internal`, `tap`, and bridges' own ports.
+
+use crate::receive::{Got, Receiver, Slot};
+use crate::send::{Sent, send};
+use crate::{FRAME_OVERHEAD, MAX_TAP_QUEUES, sys};
+use packet::{Abilities, Burst, BurstBuf, DropReason, Set};
+use port::{Counters, Port, Wait, Waker};
+use rustix::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// One queue of the device.
+struct Queue {
+    fd: Arc<OwnedFd>,
+    receiver: Receiver,
+}
+
+/// A tap device, which goes with the last reference to it.
+pub struct TapPort {
+    name: String,
+    queues: Vec<Queue>,
+    mtu: AtomicU32,
+    sent: Sent,
+}
+
+impl TapPort {
+    /// Makes the device, down, with `queues` queues, 1 to [`MAX_TAP_QUEUES`]. The host may leave to do in
+    /// its frames what `abilities` says.
+    ///
+    /// # Errors
+    /// If a netdev of another kind has the name, or this process may not make one.
+    pub fn open(
+        name: &str,
+        queues: usize,
+        mtu: u32,
+        abilities: Abilities,
+    ) -> std::io::Result<TapPort> {
+        let mut open = Vec::new();
+        for _ in 0..queues.clamp(1, MAX_TAP_QUEUES) {
+            let fd = Arc::new(sys::open_tap(name)?);
+            open.push(Queue { fd, receiver: Receiver::new() });
+        }
+        let (mtu, sent) = (AtomicU32::new(mtu), Sent::default());
+        let port = TapPort { name: name.to_owned(), queues: open, mtu, sent };
+        port.set_abilities(abilities);
+        Ok(port)
+    }
+
+    /// Changes what the host may leave to do in frames that it sends from now on.
+    pub fn set_abilities(&self, abilities: Abilities) {
+        let flag = |ability, flag| if abilities.has(ability) { flag } else { 0 };
+        let flags = flag(Abilities::CSUM, libc::TUN_F_CSUM)
+            | flag(Abilities::TSO4, libc::TUN_F_TSO4)
+            | flag(Abilities::TSO6, libc::TUN_F_TSO6)
+            | flag(Abilities::ECN, libc::TUN_F_TSO_ECN);
+        let udp = flag(Abilities::USO, libc::TUN_F_USO4 | libc::TUN_F_USO6);
+        // One queue speaks for the device.
+        let Some(queue) = self.queues.first() else { return };
+        let done = sys::set_tap_offload(&queue.fd, flags | udp);
+        // Before Linux 6.2 there are no super-frames of UDP.
+        if let Err(e) = done.or_else(|_| sys::set_tap_offload(&queue.fd, flags)) {
+            tracing::warn!("{}: the host cannot be offered offloads: {e}", self.name);
+        }
+    }
+
+    /// The device's Ethernet address, also if it has moved to another namespace.
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        sys::tap_mac(&self.queues.first()?.fd)
+    }
+
+    /// The longest IP packet that is sent, in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.mtu.load(Relaxed)
+    }
+
+    /// Changes what [`TapPort::mtu`] says; the device's own is the host's affair.
+    pub fn set_mtu(&self, mtu: u32) {
+        self.mtu.store(mtu, Relaxed);
+    }
+}
+
+impl Port for TapPort {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn rx_queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    fn rx<'b>(&'b self, queue: usize, buf: &'b mut BurstBuf) -> Option<Burst<'b>> {
+        let queue = self.queues.get(queue)?;
+        queue.receiver.rx(buf, |slots, got| read(&queue.fd, slots, got))
+    }
+
+    fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set) {
+        let longest = self.mtu().saturating_add(FRAME_OVERHEAD) as usize;
+        match self.queues.get(thread % self.queues.len().max(1)) {
+            Some(queue) => send(&queue.fd, burst, set, longest, &self.sent),
+            None => self.sent.dropped(DropReason::TxNoQueue, set.len() as u64),
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        self.sent.add_to(&mut sum);
+        for queue in &self.queues {
+            queue.receiver.counters.add_rx(&mut sum);
+        }
+        sum
+    }
+
+    fn wait_for(&self, queue: usize, _waker: &Arc<Waker>) -> Wait {
+        match self.queues.get(queue) {
+            Some(q) if sys::is_readable(&q.fd) => Wait::Poll,
+            Some(q) => Wait::Signal(q.fd.clone()),
+            None => Wait::Quiet,
+        }
+    }
+}
+
+/// Reads frames until there are no more, or no slots.
+fn read(fd: &OwnedFd, slots: &mut [Slot], got: &mut dyn FnMut(usize, &Slot, Got)) {
+    for (i, slot) in slots.iter_mut().enumerate() {
+        let pieces = slot.pieces();
+        // SAFETY: the pieces are the slot's, writable and borrowed until the call returns.
+        let n = unsafe { libc::readv(fd.as_raw_fd(), pieces.as_ptr(), pieces.len() as i32) };
+        match usize::try_from(n) {
+            Ok(bytes) if bytes > 0 => got(i, slot, Got { bytes, tag: None }),
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Open interfaces of all types, and what is told of them. The only place that knows the port drivers.
+
+use crate::interface::{MTU_DEFAULT, Spec, What};
+use flow::Mac;
+use packet::Abilities;
+use port::Port;
+use port_kernel::{Link, Links, NetdevPort, TapPort};
+use port_vhost::{Config, Mode, Offers, VhostPort};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The driver's part.
+enum Device {
+    Vhost(Arc<VhostPort>),
+    Tap(Arc<TapPort>),
+    Netdev(Arc<NetdevPort>),
+}
+
+/// An open interface.
+pub(crate) struct Opened {
+    pub(crate) spec: Spec,
+    device: Device,
+    links: Arc<Links>,
+    /// The netdev's index; 0 for none.
+    index: u32,
+}
+
+/// What an interface's row says of its link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) admin_up: bool,
+    pub(crate) link_up: bool,
+    pub(crate) mac: Mac,
+    pub(crate) mtu: u32,
+    /// Of netdevs.
+    pub(crate) ifindex: Option<u32>,
+    pub(crate) resets: u64,
+}
+
+impl Opened {
+    /// Opens an interface. `on_change` is called when its state changes.
+    ///
+    /// # Errors
+    /// A line for the row's `error` column.
+    pub(crate) fn open(
+        name: &str,
+        spec: Spec,
+        offers: Offers,
+        links: &Arc<Links>,
+        on_change: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<Opened, String> {
+        let mut link = None;
+        let device = match &spec.what {
+            What::Vhost { mode, path } => {
+                let (name, path) = (name.to_owned(), path.clone());
+                let (mode, mtu) = (*mode, MTU_DEFAULT);
+                let config = Config { name, mode, path, mtu, offers, on_change };
+                let port = VhostPort::open(config).map_err(|e| format!("cannot open: {e}"))?;
+                Device::Vhost(Arc::new(port))
+            }
+            What::Tap { queues } => {
+                let tap = TapPort::open(name, *queues, MTU_DEFAULT, abilities(offers));
+                let tap = tap.map_err(|e| match links.find(name) {
+                    Some(_) => {
+                        format!("cannot make the device, the host has a {name} already: {e}")
+                    }
+                    None => format!("cannot make the device: {e}"),
+                })?;
+                link = links.find(name);
+                Device::Tap(Arc::new(tap))
+            }
+            What::Netdev => {
+                let found = links.find(name);
+                let found = found.ok_or_else(|| format!("the host has no netdev {name}"))?;
+                let netdev = NetdevPort::open(name, found.index, found.mtu);
+                let netdev = netdev.map_err(|e| format!("cannot open: {e}"))?;
+                link = Some(found);
+                Device::Netdev(Arc::new(netdev))
+            }
+        };
+        let index = link.map_or(0, |l| l.index);
+        let opened = Opened { spec, device, links: links.clone(), index };
+        opened.follow_link();
+        Ok(opened)
+    }
+
+    /// The port that packets go through.
+    pub(crate) fn port(&self) -> Arc<dyn Port> {
+        match &self.device {
+            Device::Vhost(port) => port.clone(),
+            Device::Tap(port) => port.clone(),
+            Device::Netdev(port) => port.clone(),
+        }
+    }
+
+    /// Whether the worker thread waits for its packets.
+    pub(crate) fn by_worker(&self) -> bool {
+        matches!(self.device, Device::Tap(_) | Device::Netdev(_))
+    }
+
+    /// What the kernel says of the netdev.
+    fn link(&self) -> Option<Link> {
+        self.links.by_index(self.index).filter(|_| self.index > 0)
+    }
+
+    /// True if what it was opened from is there no more. A device of our own lives as long as it is open,
+    /// though it may have moved to another namespace.
+    pub(crate) fn is_gone(&self) -> bool {
+        match &self.device {
+            Device::Netdev(port) => self.link().is_none_or(|l| l.name != port.name()),
+            Device::Vhost(_) | Device::Tap(_) => false,
+        }
+    }
+
+    /// Has frames limited to the MTU that the netdev has now.
+    pub(crate) fn follow_link(&self) {
+        match (&self.device, self.link()) {
+            (Device::Tap(port), Some(link)) => port.set_mtu(link.mtu),
+            (Device::Netdev(port), Some(link)) => port.set_mtu(link.mtu),
+            _ => {}
+        }
+    }
+
+    /// Changes what guests are offered that come from now on, and what the host may leave to do in frames.
+    pub(crate) fn set_offers(&self, offers: Offers) {
+        match &self.device {
+            Device::Vhost(port) => port.set_offers(offers),
+            Device::Tap(port) => port.set_abilities(abilities(offers)),
+            // A socket hands on what the netdev got, whatever is offered.
+            Device::Netdev(_) => {}
+        }
+    }
+
+    /// Sets the MTU that is asked for. Without, netdevs keep theirs and others have the default.
+    ///
+    /// # Errors
+    /// A line for the row's `error` column.
+    pub(crate) fn set_mtu(&self, asked: Option<u32>) -> Result<(), String> {
+        if let Device::Vhost(port) = &self.device {
+            port.set_mtu(asked.unwrap_or(MTU_DEFAULT));
+        }
+        let (Some(mtu), Some(link)) = (asked, self.link()) else { return Ok(()) };
+        if link.mtu != mtu {
+            let done = port_kernel::set_mtu(&link.name, mtu);
+            done.map_err(|e| format!("mtu_request {mtu} cannot be followed: {e}"))?;
+            self.links.find(&link.name);
+            self.follow_link();
+        }
+        Ok(())
+    }
+
+    /// Sets the address of a device of our own.
+    ///
+    /// # Errors
+    /// A line for the log.
+    pub(crate) fn set_mac(&self, mac: Mac) -> Result<(), String> {
+        let Device::Tap(_) = self.device else { return Ok(()) };
+        let Some(link) = self.link().filter(|l| l.mac != mac.0) else { return Ok(()) };
+        let done = port_kernel::set_mac(&link.name, mac.0);
+        done.map_err(|e| format!("address {mac} cannot be set: {e}"))?;
+        self.links.find(&link.name);
+        Ok(())
+    }
+
+    /// Ends the interface. PMD threads may still hold the port, and find it without queues; a device of
+    /// our own goes with the last reference.
+    pub(crate) fn close(&self) {
+        if let Device::Vhost(port) = &self.device {
+            port.close();
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        self.spec.kind
+    }
+
+    pub(crate) fn state(&self) -> State {
+        let none = State {
+            admin_up: true,
+            link_up: true,
+            mac: Mac([0; 6]),
+            mtu: MTU_DEFAULT,
+            ifindex: None,
+            resets: 0,
+        };
+        let of_link = |mtu, mac: Option<[u8; 6]>| match self.link() {
+            Some(l) => State {
+                admin_up: l.admin_up,
+                link_up: l.link_up,
+                mac: Mac(l.mac),
+                mtu: l.mtu,
+                ifindex: Some(l.index),
+                resets: l.resets,
+            },
+            // In another namespace, where only its frames tell of it.
+            None => State { mtu, mac: Mac(mac.unwrap_or_default()), ..none.clone() },
+        };
+        match &self.device {
+            Device::Vhost(port) => {
+                let s = port.status();
+                let link_up = s.connected && s.vring_sizes.iter().any(|&n| n > 0);
+                State { link_up, mtu: port.mtu(), ..none }
+            }
+            Device::Tap(port) => of_link(port.mtu(), port.mac()),
+            Device::Netdev(port) => of_link(port.mtu(), None),
+        }
+    }
+
+    /// True if packets can be sent: a guest is there, or the netdev has a carrier.
+    pub(crate) fn link_is_up(&self) -> bool {
+        self.state().link_up
+    }
+
+    /// Receive and transmit queues.
+    pub(crate) fn queues(&self) -> (usize, usize) {
+        let pairs = self.port().rx_queues();
+        (pairs, pairs)
+    }
+
+    /// The row's `status` column.
+    pub(crate) fn status(&self) -> BTreeMap<String, String> {
+        let mut map = BTreeMap::new();
+        match &self.device {
+            Device::Vhost(port) => return self.vhost_status(port),
+            Device::Tap(_) => map.insert("driver_name".to_owned(), "tun".to_owned()),
+            Device::Netdev(_) => map.insert("driver_name".to_owned(), self.driver_name()),
+        };
+        if self.link().is_none() {
+            map.insert("namespace".into(), "another".into());
+        }
+        let (n_rxq, n_txq) = self.queues();
+        map.insert("n_rxq".into(), n_rxq.to_string());
+        map.insert("n_txq".into(), n_txq.to_string());
+        map
+    }
+
+    /// The kernel's driver of a netdev; software devices have none.
+    fn driver_name(&self) -> String {
+        let link = self.link();
+        let driver = link.and_then(|l| {
+            let path = Path::new("/sys/class/net").join(l.name).join("device/driver");
+            Some(std::fs::read_link(path).ok()?.file_name()?.to_string_lossy().into_owned())
+        });
+        driver.unwrap_or_else(|| "none".to_owned())
+    }
+
+    fn vhost_status(&self, port: &VhostPort) -> BTreeMap<String, String> {
+        let s = port.status();
+        let (connections, errors, faults) = port.session_counts();
+        let (n_rxq, n_txq) = self.queues();
+        let mode = if port.mode() == Mode::Client { "client" } else { "server" };
+        let state = if s.connected { "connected" } else { "disconnected" };
+        let mut map: BTreeMap<String, String> = [
+            ("mode", mode.to_owned()),
+            ("status", state.to_owned()),
+            ("socket", port.path().display().to_string()),
+            ("mtu", port.mtu().to_string()),
+            ("n_rxq", n_rxq.to_string()),
+            ("n_txq", n_txq.to_string()),
+            ("num_connections", connections.to_string()),
+            ("num_protocol_errors", errors.to_string()),
+            ("num_ring_faults", faults.to_string()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into();
+        if s.connected {
+            map.insert("features".into(), format!("0x{:016x}", s.features));
+            for (name, on) in s.offloads() {
+                map.insert(name.into(), on.to_string());
+            }
+            map.insert("num_of_vrings".into(), s.vring_sizes.len().to_string());
+            map.insert("num_mem_regions".into(), s.mem_regions.to_string());
+            for (i, size) in s.vring_sizes.iter().enumerate() {
+                map.insert(format!("vring_{i}_size"), size.to_string());
+            }
+        }
+        if let Some(e) = s.last_error {
+            map.insert("last_error".into(), e);
+        }
+        map
+    }
+}
+
+/// What the host may leave to do in frames that it sends. ECN and UDP are part of all.
+fn abilities(offers: Offers) -> Abilities {
+    let all = Abilities::TSO4.with(Abilities::TSO6, true).with(Abilities::ECN, true);
+    let all = all.with(Abilities::USO, true);
+    let none = Abilities::NONE;
+    none.with(Abilities::CSUM, offers != Offers::Nothing).with(all, offers == Offers::All)
+}

@@ -1,0 +1,170 @@
+//! The host's side: its stack on bridges' own ports and on internal ports, netdevs with namespaces behind
+//! them, and what the database says of links. The peer is Linux's own stack.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::netns::{Namespace, give, on_host, wire};
+use lab::switch::{Kind, Switch};
+use lab::{alone, wait};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const PING: &str = "ping -c 3 -i 0.1 -W 2";
+
+fn start() -> Result<Switch> {
+    let switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    Ok(switch)
+}
+
+fn add_port(switch: &Switch, name: &str, settings: &[&str]) -> Result<()> {
+    let set = ["add-port", "br0", name, "--", "set", "Interface", name];
+    switch.ctl(&[&set[..], settings].concat()).map(drop)
+}
+
+/// Waits until a column is as expected; returns how long that took.
+fn wait_column(switch: &Switch, name: &str, column: &str, value: &str) -> Result<Duration> {
+    let began = Instant::now();
+    let what = format!("{column} of {name} to be {value}");
+    wait::until(&what, LIMIT, || {
+        Ok((switch.interface(name, column)?.trim_matches('"') == value).then_some(()))
+    })?;
+    Ok(began.elapsed())
+}
+
+/// The Ethernet address of a netdev, from `ip -br link`.
+fn mac(brief: &str) -> Result<String> {
+    Ok(brief.split_whitespace().nth(2).context("no address")?.to_owned())
+}
+
+#[test]
+fn the_hosts_stack_reaches_namespaces_through_the_bridges_own_port() -> Result<()> {
+    let _alone = alone();
+    let mut switch = start()?;
+    let far = Namespace::new()?;
+    on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
+    wait_column(&switch, "br0", "admin_state", "down")?;
+    on_host(&switch, "ip link set br0 up")?;
+    wait_column(&switch, "br0", "link_state", "up")?;
+    add_port(&switch, "int0", &["type=internal", "mtu_request=9000"])?;
+    ensure!(on_host(&switch, "ip link show int0")?.contains("mtu 9000"));
+    give(&switch, "int0", &far, "10.1.0.2")?;
+    on_host(&switch, &format!("{PING} 10.1.0.2"))?;
+    far.run(&format!("{PING} -s 8000 10.1.0.1"))?;
+
+    // What stays when the daemon is killed: names and addresses of the devices, not the devices.
+    let before = mac(&on_host(&switch, "ip -br link show br0")?)?;
+    let own = switch.interface("int0", "mac_in_use")?;
+    ensure!(switch.interface("br0", "mac_in_use")?.contains(&before));
+    ensure!(mac(&far.run("ip -br link show int0")?)? == own.trim_matches('"'));
+    switch.kill()?;
+    ensure!(!far.run("ip -br link")?.contains("int0"), "it goes with the process");
+    switch.restart()?;
+    wait_column(&switch, "int0", "ofport", "1")?;
+    ensure!(mac(&on_host(&switch, "ip -br link show br0")?)? == before);
+    ensure!(switch.interface("int0", "mac_in_use")? == own);
+
+    on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
+    on_host(&switch, "ip link set br0 up")?;
+    give(&switch, "int0", &far, "10.1.0.2")?;
+    on_host(&switch, &format!("{PING} 10.1.0.2"))?;
+    switch.ctl(&["del-port", "br0", "int0"])?;
+    ensure!(!far.run("ip -br link")?.contains("int0"), "it goes with its port");
+    switch.ctl(&["del-br", "br0"])?;
+    ensure!(!on_host(&switch, "ip -br link")?.contains("br0"));
+    switch.check_alive()
+}
+
+#[test]
+fn tcp_passes_in_super_frames() -> Result<()> {
+    let _alone = alone();
+    let switch = start()?;
+    let (near, far) = (Namespace::new()?, Namespace::new()?);
+    add_port(&switch, "int0", &["type=internal"])?;
+    give(&switch, "int0", &near, "10.1.0.1")?;
+    wire(&switch, "v0", &far, "v0p", "10.1.0.2")?;
+    add_port(&switch, "v0", &[])?;
+    near.run(&format!("{PING} 10.1.0.2"))?;
+    let log = switch.rundir().join("iperf.log");
+    let mut server = far.start("iperf3 -s --forceflush", &log)?;
+    server.wait_log("listening", LIMIT, 0, |t| t.contains("listening").then_some(()))?;
+    near.run("iperf3 -t 1 -c 10.1.0.2")?;
+    near.run("iperf3 -t 1 -R -c 10.1.0.2")?;
+    for port in ["int0", "v0"] {
+        let passed = |counter: &str| -> Result<Option<()>> {
+            let n = switch.statistics(port)?.get(counter).copied();
+            Ok(n.is_some_and(|n| n > 100).then_some(()))
+        };
+        for counter in ["rx_super_frames", "tx_super_frames"] {
+            wait::until(&format!("{counter} of {port}"), LIMIT, || passed(counter))?;
+        }
+        let dropped = switch.statistics(port)?.get("rx_invalid_hwol_drops").copied();
+        ensure!(dropped == Some(0), "{port}: {dropped:?}");
+    }
+    // Without offloads the host cuts its own frames, and a netdev's are cut here.
+    switch.ctl(&["set", "Interface", "int0", "options:userspace-csum-enable=false"])?;
+    near.run("iperf3 -t 1 -c 10.1.0.2").map(drop)
+}
+
+#[test]
+fn a_netdev_that_goes_and_comes_is_followed() -> Result<()> {
+    let _alone = alone();
+    let mut switch = start()?;
+    let far = Namespace::new()?;
+    switch.ctl(&["--no-wait", "add-port", "br0", "v0"])?;
+    wait_column(&switch, "v0", "error", "the host has no netdev v0")?;
+    add_port(&switch, "int0", &["type=internal"])?;
+    on_host(&switch, "ip link add v0 type veth peer name v0p")?;
+    wait_column(&switch, "v0", "error", "[]")?;
+    wait_column(&switch, "v0", "admin_state", "down")?;
+    on_host(&switch, "ip link set v0p up")?;
+    let steps = [
+        ("ip link set v0 up", "admin_state", "up"),
+        ("ip link set v0 mtu 1400", "mtu", "1400"),
+        ("ip link set v0 address 02:00:00:00:00:77", "mac_in_use", "02:00:00:00:00:77"),
+        ("ip link set v0p down", "link_state", "down"),
+        ("ip link set v0p up", "link_state", "up"),
+    ];
+    for (command, column, value) in steps {
+        on_host(&switch, command)?;
+        let took = wait_column(&switch, "v0", column, value)?;
+        println!("{command}: in the database after {took:?}");
+        ensure!(took < Duration::from_secs(2), "{took:?}");
+    }
+    ensure!(switch.interface("v0", "link_resets")?.parse::<u64>()? >= 2);
+    ensure!(switch.interface("v0", "ifindex")?.parse::<u64>()? > 1);
+    switch.ctl(&["set", "Interface", "v0", "mtu_request=1300"])?;
+    ensure!(on_host(&switch, "ip link show v0")?.contains("mtu 1300"));
+
+    on_host(&switch, "ip link del v0")?;
+    wait_column(&switch, "v0", "error", "the host has no netdev v0")?;
+    wait_column(&switch, "v0", "ofport", "-1")?;
+    give(&switch, "int0", &far, "10.1.0.1")?;
+    let other = Namespace::new()?;
+    wire(&switch, "v0", &other, "v0p", "10.1.0.2")?;
+    wait_column(&switch, "v0", "error", "[]")?;
+    far.run(&format!("{PING} 10.1.0.2"))?;
+    switch.check_alive()
+}
+
+#[test]
+fn a_device_that_the_host_has_already_is_not_taken() -> Result<()> {
+    let _alone = alone();
+    let switch = start()?;
+    on_host(&switch, "ip link add taken type veth peer name other")?;
+    switch.ctl(&[
+        "--no-wait",
+        "add-port",
+        "br0",
+        "taken",
+        "--",
+        "set",
+        "Interface",
+        "taken",
+        "type=internal",
+    ])?;
+    wait_column(&switch, "taken", "ofport", "-1")?;
+    let error = switch.interface("taken", "error")?;
+    ensure!(error.contains("the host has a taken already"), "{error}");
+    Ok(())
+}
