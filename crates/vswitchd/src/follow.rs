@@ -22,9 +22,9 @@ const EXPIRY: Duration = Duration::from_millis(250);
 /// How often statistics are written, in milliseconds: the default, and the least that
 /// `other_config:stats-update-interval` may say, of OVS.
 const STATS_MS: u64 = 5000;
-/// The least time between two reports of interfaces' states, as in OVS: a guest that comes and goes
-/// all the time must not keep the database's other clients busy.
-const STATE_INTERVAL: Duration = Duration::from_millis(100);
+/// The least time between two reports of interfaces' states: a guest that comes and goes all the time must
+/// not keep the database's other clients busy. Half of OVS's, so that changes are told within 100 ms.
+const STATE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a lost database is left alone before the next attempt.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// Events that come together are followed together, so many at most.
