@@ -170,3 +170,38 @@ fn a_device_that_the_host_has_already_is_not_taken() -> Result<()> {
     ensure!(error.contains("the host has a taken already"), "{error}");
     Ok(())
 }
+
+#[test]
+fn patches_join_bridges() -> Result<()> {
+    let _alone = alone();
+    let switch = start()?;
+    switch.add_bridge("br1")?;
+    let (near, far) = (Namespace::new()?, Namespace::new()?);
+    add_port(&switch, "int0", &["type=internal"])?;
+    switch.ctl(&["add-port", "br1", "int1", "--", "set", "Interface", "int1", "type=internal"])?;
+    give(&switch, "int0", &near, "10.1.0.1")?;
+    give(&switch, "int1", &far, "10.1.0.2")?;
+    let patch = |bridge: &str, name: &str, peer: &str| {
+        let peer = format!("options:peer={peer}");
+        let set = ["--", "set", "Interface", name, "type=patch", &peer];
+        switch.ctl(&[&["--no-wait", "add-port", bridge, name], &set[..]].concat())
+    };
+    patch("br0", "one", "other")?;
+    wait_column(&switch, "one", "link_state", "up")?;
+    ensure!(near.run("ping -c 1 -W 1 10.1.0.2").is_err(), "the peer is not there yet");
+    patch("br1", "other", "one")?;
+    wait_column(&switch, "other", "ofport", "2")?;
+    near.run(&format!("{PING} 10.1.0.2"))?;
+    let megaflows = switch.appctl(&["dpctl/dump-flows"])?;
+    ensure!(!megaflows.contains("recirc("), "one look-up for both bridges:\n{megaflows}");
+    let shown = switch.appctl(&["dpif/show"])?;
+    ensure!(shown.contains("    one 2/none: (patch: peer=other)\n"), "{shown}");
+    for (port, counter) in [("one", "tx_packets"), ("other", "rx_packets"), ("one", "rx_packets")] {
+        wait::until(&format!("{counter} of {port}"), LIMIT, || {
+            Ok((switch.statistics(port)?.get(counter) > Some(&2)).then_some(()))
+        })?;
+    }
+    patch("br0", "self", "self")?;
+    wait_column(&switch, "self", "error", "patch peer must not be self")?;
+    Ok(())
+}

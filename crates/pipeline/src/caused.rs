@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::fdb::Lesson;
 use crate::frozen::Frozen;
 use crate::learn::Learned;
+use crate::port::PatchCounts;
 use flow::{Effects, Seen};
 use std::sync::Arc;
 use tables::{GroupCounts, Rule, TableCounters};
@@ -19,7 +20,10 @@ pub(crate) struct Caused {
     rules: Vec<Arc<Rule>>,
     tables: Vec<(Arc<TableCounters>, bool)>,
     groups: Vec<(Arc<GroupCounts>, std::ops::Range<usize>)>,
-    lessons: Option<(Arc<SharedFdb>, Vec<Lesson>)>,
+    /// For each bridge that the packet came through.
+    lessons: Vec<(Arc<SharedFdb>, Vec<Lesson>)>,
+    /// Ends of patches, and their peers.
+    patches: Vec<(Arc<PatchCounts>, Arc<PatchCounts>)>,
     flows: Option<(Arc<Core>, Vec<Arc<Learned>>)>,
     ends: Vec<(Arc<Rule>, u16, u16)>,
     frozen: Vec<Arc<Frozen>>,
@@ -52,8 +56,15 @@ impl Caused {
 
     /// An address was seen.
     pub fn lesson(&mut self, fdb: &Arc<SharedFdb>, lesson: Lesson) {
-        let (_, lessons) = self.lessons.get_or_insert_with(|| (Arc::clone(fdb), Vec::new()));
-        lessons.push(lesson);
+        match self.lessons.iter_mut().find(|(of, _)| Arc::ptr_eq(of, fdb)) {
+            Some((_, lessons)) => lessons.push(lesson),
+            None => self.lessons.push((Arc::clone(fdb), vec![lesson])),
+        }
+    }
+
+    /// The packet went through a patch.
+    pub fn patch(&mut self, out: &Arc<PatchCounts>, peer: &Arc<PatchCounts>) {
+        self.patches.push((Arc::clone(out), Arc::clone(peer)));
     }
 
     /// A flow is to be learned.
@@ -76,7 +87,7 @@ impl Caused {
 impl Caused {
     /// Addresses and flows are learned from a packet that was seen just now.
     pub fn learned(&self, now_ms: u64) {
-        if let Some((fdb, lessons)) = &self.lessons {
+        for (fdb, lessons) in &self.lessons {
             fdb.change(|fdb| lessons.iter().fold(false, |c, l| fdb.learn(l, now_ms) | c));
         }
         if let Some((core, flows)) = &self.flows {
@@ -101,6 +112,9 @@ impl Effects for Caused {
         for (counts, buckets) in &self.groups {
             counts.add_whole(seen);
             buckets.clone().for_each(|n| counts.add(n, seen));
+        }
+        for (out, peer) in &self.patches {
+            out.crossed(peer, seen);
         }
         if seen.tcp_flags & FIN_OR_RST != 0 {
             for (rule, idle, hard) in &self.ends {

@@ -4,6 +4,7 @@ use crate::bridge::{Bridge, BridgeId};
 use crate::error::Error;
 use crate::frozen::FrozenTable;
 use crate::learn::Learned;
+use crate::port::PortId;
 use arc_swap::ArcSwap;
 use flow::DpPort;
 use openflow::OfPort;
@@ -20,9 +21,32 @@ pub(crate) struct Snapshot {
     pub by_name: Arc<BTreeMap<String, BridgeId>>,
     /// Where each datapath port belongs.
     pub by_dp: Arc<HashMap<DpPort, (BridgeId, OfPort)>>,
+    /// Where packets come in that are sent to a patch port, of those that have a peer.
+    pub patches: Arc<HashMap<PortId, (BridgeId, OfPort)>>,
 }
 
 impl Snapshot {
+    /// Joins patch ports that name each other.
+    pub fn join_patches(&mut self) {
+        let mut by_name = HashMap::new();
+        for bridge in self.bridges.values() {
+            for port in bridge.ports.by_number.values() {
+                if let Some(patch) = &port.patch {
+                    by_name.insert(&*port.name, (bridge.id, port, &*patch.peer));
+                }
+            }
+        }
+        let mut patches = HashMap::new();
+        for (name, (_, port, peer)) in &by_name {
+            if let Some((bridge, other, back)) = by_name.get(peer)
+                && back == name
+            {
+                patches.insert(port.id, (*bridge, other.number));
+            }
+        }
+        self.patches = Arc::new(patches);
+    }
+
     /// The bridge with a name.
     pub fn bridge(&self, name: &str) -> Result<&Arc<Bridge>, Error> {
         let found = self.by_name.get(name).and_then(|id| self.bridges.get(id));

@@ -40,6 +40,7 @@ mod learn;
 mod normal;
 mod note;
 mod output;
+mod patch;
 mod pipeline;
 mod port;
 mod rewrite;
@@ -61,5 +62,5 @@ pub use fdb::{
 };
 pub use note::{Note, NoteKind};
 pub use pipeline::{Names, Pipeline, PortInfo};
-pub use port::OfPort;
+pub use port::{OfPort, PatchCounts};
 pub use translate::Noted;

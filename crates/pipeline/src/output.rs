@@ -1,6 +1,7 @@
 //! Actions that send the packet somewhere.
 
 use crate::note::NoteKind;
+use crate::port::Port;
 use crate::walk::{Walk, Within};
 use flow::{Action as Step, Punt, PuntReason};
 use openflow::{
@@ -30,20 +31,28 @@ impl Walk<'_> {
     /// To a port, wherever the packet came from.
     pub fn send(&mut self, port: OfPort) {
         match self.port(port) {
-            Some(port) => {
+            Some(port) => self.emit(port),
+            None => self.warn("Nonexistent output port"),
+        }
+    }
+
+    /// To a port of this bridge: out into the datapath, or through a patch.
+    pub fn emit(&mut self, port: &Port) {
+        match &port.patch {
+            None => {
                 self.commit();
                 self.out.push(Step::Output(port.dp));
             }
-            None => self.warn("Nonexistent output port"),
+            Some(patch) => self.cross(port, patch),
         }
     }
 
     /// To all ports of the bridge but the one that the packet came in by.
     pub fn flood(&mut self) {
-        let from = self.in_port();
-        self.commit();
-        let others = self.bridge.ports.by_number.values().filter(|p| p.number != from);
-        self.out.extend(others.map(|p| Step::Output(p.dp)));
+        let (from, bridge) = (self.in_port(), self.bridge);
+        for port in bridge.ports.by_number.values().filter(|p| p.number != from) {
+            self.emit(port);
+        }
     }
 
     /// `output(port=PORT,max_len=N)`.
@@ -55,7 +64,7 @@ impl Walk<'_> {
             self.note(NoteKind::Warn, text);
         } else if port == self.in_port() {
             self.warn("skipping output to input port");
-        } else if self.port(port).is_none() {
+        } else if self.port(port).is_none_or(|p| p.patch.is_some()) {
             let text = || format!("output_trunc does not support patch port {port}");
             self.note(NoteKind::Error, text);
         } else {

@@ -3,7 +3,7 @@
 use crate::bridge::{Bridge, BridgeConfig, BridgeId, Ports, SharedFdb};
 use crate::core::{Core, Snapshot};
 use crate::error::Error;
-use crate::port::{self, OfPort, Port, PortId};
+use crate::port::{self, OfPort, Patch, PatchCounts, Port, PortId};
 use crate::translate::{self, Noted};
 use flow::{DpPort, FlowKey, Translate, Translation};
 use openflow::{Action, FullKey, PortNames};
@@ -160,6 +160,7 @@ impl Pipeline {
         by_dp.extend(bridge.ports.by_dp.iter().map(|(dp, p)| (*dp, (bridge.id, p.number))));
         next.by_dp = Arc::new(by_dp);
         next.bridges.insert(bridge.id, Arc::new(bridge));
+        next.join_patches();
         self.core.publish(next, true);
     }
 
@@ -215,6 +216,7 @@ impl Pipeline {
             by_name.remove(name);
             (next.by_dp, next.by_name) = (Arc::new(by_dp), Arc::new(by_name));
             next.bridges.remove(&bridge.id);
+            next.join_patches();
             self.core.publish(next, true);
             for port in bridge.ports.by_number.values() {
                 bridge.fdb.change(|f| f.remove_port(port.id));
@@ -235,6 +237,37 @@ impl Pipeline {
         number: OfPort,
         dp: DpPort,
     ) -> Result<(), Error> {
+        self.add(bridge, name, number, dp, None)
+    }
+
+    /// Adds a patch port, which is joined to the patch port `peer`, of this bridge or of another, as soon as
+    /// there is one whose peer is this. `dp` is a number that no port of the datapath has. Returns what
+    /// will be counted.
+    ///
+    /// # Errors
+    /// As [`Pipeline::add_port`].
+    pub fn add_patch_port(
+        &self,
+        bridge: &str,
+        name: &str,
+        number: OfPort,
+        dp: DpPort,
+        peer: &str,
+    ) -> Result<Arc<PatchCounts>, Error> {
+        let counts = Arc::<PatchCounts>::default();
+        let patch = Patch { peer: peer.to_owned(), counts: Arc::clone(&counts) };
+        self.add(bridge, name, number, dp, Some(patch))?;
+        Ok(counts)
+    }
+
+    fn add(
+        &self,
+        bridge: &str,
+        name: &str,
+        number: OfPort,
+        dp: DpPort,
+        patch: Option<Patch>,
+    ) -> Result<(), Error> {
         self.core.change(|control| {
             let mut bridge = Bridge::clone(&*self.bridge(bridge)?);
             port::check(number)?;
@@ -251,7 +284,7 @@ impl Pipeline {
             control.last_port += 1;
             let id = PortId(control.last_port);
             let mut ports = Ports::clone(&bridge.ports);
-            ports.put(Port { id, name: name.to_owned(), number, dp, link_up: true });
+            ports.put(Port { id, name: name.to_owned(), number, dp, patch, link_up: true });
             bridge.ports = Arc::new(ports);
             // Before the first packet from it can teach anything.
             bridge.fdb.lock().add_port(id, number);

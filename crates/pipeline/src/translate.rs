@@ -4,7 +4,7 @@
 use crate::bridge::Bridge;
 use crate::caused::Caused;
 use crate::commit::trim;
-use crate::core::Core;
+use crate::core::{Core, Snapshot};
 use crate::headers::{Headers, is_ip};
 use crate::note::{Note, NoteKind, Notes};
 use crate::walk::{Stop, Walk};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use zerocopy::big_endian::U32;
 
 /// The table that packets enter by.
-const FIRST_TABLE: u8 = 0;
+pub(crate) const FIRST_TABLE: u8 = 0;
 
 /// A translation with all that was decided on the way.
 pub struct Noted {
@@ -54,13 +54,13 @@ fn dropped(key: &FlowKey) -> Translation {
 pub(crate) type Tracing = Option<bool>;
 
 fn begin<'a>(
-    core: &'a Arc<Core>,
+    (core, snapshot): (&'a Arc<Core>, &'a Snapshot),
     bridge: &'a Bridge,
     key: FullKey,
     pkt: &FlowKey,
     tracing: Tracing,
 ) -> Walk<'a> {
-    let mut walk = Walk::new(core, bridge, Headers::new(key, &first_mask(pkt)));
+    let mut walk = Walk::new(core, snapshot, bridge, Headers::new(key, &first_mask(pkt)));
     if let Some(side_effects) = tracing {
         let mut notes = Notes::default();
         notes.open(NoteKind::Bridge, format!("bridge(\"{}\")", bridge.name));
@@ -115,7 +115,7 @@ pub(crate) fn packet(
         return (dropped(pkt), None);
     };
     let key = full_key(pkt, port);
-    let mut walk = begin(core, bridge, key, pkt, tracing);
+    let mut walk = begin((core, &snapshot), bridge, key, pkt, tracing);
     walk.table(FIRST_TABLE, port);
     walk.conclude();
     end(walk, key)
@@ -134,7 +134,8 @@ pub(crate) struct Trace<'a> {
 
 /// A packet of a bridge, with all that a flow may match.
 pub(crate) fn traced(core: &Arc<Core>, bridge: &Bridge, key: FullKey, how: Trace<'_>) -> Noted {
-    let mut walk = begin(core, bridge, key, &key.pkt, Some(how.learn.is_some()));
+    let snapshot = core.snapshot.load();
+    let mut walk = begin((core, &snapshot), bridge, key, &key.pkt, Some(how.learn.is_some()));
     if let Some(notes) = &mut walk.notes {
         notes.named = how.named;
     }
@@ -169,7 +170,7 @@ fn again(core: &Arc<Core>, pkt: &FlowKey, tracing: Tracing) -> (Translation, Opt
     let state = &frozen.state;
     let Some(bridge) = snapshot.bridges.get(&state.bridge) else { return (dropped(pkt), None) };
     let key = FullKey { pkt: FullKey::new(pkt, 0).pkt, ..state.key };
-    let mut walk = begin(core, bridge, key, pkt, tracing);
+    let mut walk = begin((core, &snapshot), bridge, key, pkt, tracing);
     if let Some(todo) = state.todo.first() {
         let table = todo.table;
         walk.open(NoteKind::Thaw, || "thaw".to_owned());
@@ -191,7 +192,8 @@ pub(crate) fn packet_out(
 ) -> (Translation, Option<Box<Noted>>) {
     let FullKey { in_port, actset_output, .. } = full_key(&key.pkt, in_port);
     let key = FullKey { in_port, actset_output, ..*key };
-    let mut walk = begin(core, bridge, key, &key.pkt, tracing);
+    let snapshot = core.snapshot.load();
+    let mut walk = begin((core, &snapshot), bridge, key, &key.pkt, tracing);
     walk.within.packet_out = true;
     walk.run(actions);
     walk.conclude();

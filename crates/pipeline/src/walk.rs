@@ -6,7 +6,7 @@
 
 use crate::bridge::Bridge;
 use crate::caused::Caused;
-use crate::core::Core;
+use crate::core::{Core, Snapshot};
 use crate::frozen::Todo;
 use crate::headers::Headers;
 use crate::note::{NoteKind, Notes};
@@ -76,6 +76,7 @@ pub(crate) struct Within {
 /// A walk under way.
 pub(crate) struct Walk<'a> {
     pub core: &'a Arc<Core>,
+    pub snapshot: &'a Snapshot,
     pub bridge: &'a Bridge,
     pub h: Headers,
     /// Datapath actions so far.
@@ -100,9 +101,15 @@ pub(crate) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(core: &'a Arc<Core>, bridge: &'a Bridge, h: Headers) -> Walk<'a> {
+    pub fn new(
+        core: &'a Arc<Core>,
+        snapshot: &'a Snapshot,
+        bridge: &'a Bridge,
+        h: Headers,
+    ) -> Walk<'a> {
         Walk {
             core,
+            snapshot,
             bridge,
             first_priority: h.now.key.skb_priority,
             h,

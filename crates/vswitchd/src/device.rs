@@ -1,20 +1,23 @@
 //! Open interfaces of all types, and what is told of them. The only place that knows the port drivers.
 
 use crate::interface::{MTU_DEFAULT, Spec, What};
-use flow::Mac;
+use flow::{DpPort, Mac};
 use packet::Abilities;
-use port::Port;
+use pipeline::{OfPort, PatchCounts, Pipeline};
+use port::{Counters, Port};
 use port_kernel::{Link, Links, NetdevPort, TapPort};
 use port_vhost::{Config, Mode, Offers, VhostPort};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The driver's part.
 enum Device {
     Vhost(Arc<VhostPort>),
     Tap(Arc<TapPort>),
     Netdev(Arc<NetdevPort>),
+    /// The pipeline does it; what it counts is known when it has the port.
+    Patch(OnceLock<Arc<PatchCounts>>),
 }
 
 /// An open interface.
@@ -78,6 +81,7 @@ impl Opened {
                 link = Some(found);
                 Device::Netdev(Arc::new(netdev))
             }
+            What::Patch { .. } => Device::Patch(OnceLock::new()),
         };
         let index = link.map_or(0, |l| l.index);
         let opened = Opened { spec, device, links: links.clone(), index };
@@ -85,13 +89,49 @@ impl Opened {
         Ok(opened)
     }
 
-    /// The port that packets go through.
-    pub(crate) fn port(&self) -> Arc<dyn Port> {
-        match &self.device {
+    /// The port that packets go through, unless they only go from bridge to bridge.
+    pub(crate) fn port(&self) -> Option<Arc<dyn Port>> {
+        Some(match &self.device {
             Device::Vhost(port) => port.clone(),
             Device::Tap(port) => port.clone(),
             Device::Netdev(port) => port.clone(),
-        }
+            Device::Patch(_) => return None,
+        })
+    }
+
+    /// Puts the interface into its bridge.
+    ///
+    /// # Errors
+    /// The pipeline's.
+    pub(crate) fn join(
+        &self,
+        pipeline: &Pipeline,
+        bridge: &str,
+        name: &str,
+        number: OfPort,
+        dp: DpPort,
+    ) -> Result<(), pipeline::Error> {
+        let (Device::Patch(counts), What::Patch { peer }) = (&self.device, &self.spec.what) else {
+            return pipeline.add_port(bridge, name, number, dp);
+        };
+        // It is added once: one that moves is opened anew.
+        let _ = counts.set(pipeline.add_patch_port(bridge, name, number, dp, peer)?);
+        Ok(())
+    }
+
+    /// What it has counted.
+    pub(crate) fn counters(&self) -> Counters {
+        let Device::Patch(counts) = &self.device else {
+            return self.port().map_or_else(Counters::default, |port| port.counters());
+        };
+        let Some(counts) = counts.get() else { return Counters::default() };
+        let ((rx_packets, rx_bytes), (tx_packets, tx_bytes)) = (counts.received(), counts.sent());
+        Counters { rx_packets, rx_bytes, tx_packets, tx_bytes, ..Counters::default() }
+    }
+
+    /// True if packets only go from bridge to bridge.
+    pub(crate) fn is_patch(&self) -> bool {
+        matches!(self.device, Device::Patch(_))
     }
 
     /// Whether the worker thread waits for its packets.
@@ -109,7 +149,7 @@ impl Opened {
     pub(crate) fn is_gone(&self) -> bool {
         match &self.device {
             Device::Netdev(port) => self.link().is_none_or(|l| l.name != port.name()),
-            Device::Vhost(_) | Device::Tap(_) => false,
+            Device::Vhost(_) | Device::Tap(_) | Device::Patch(_) => false,
         }
     }
 
@@ -128,7 +168,7 @@ impl Opened {
             Device::Vhost(port) => port.set_offers(offers),
             Device::Tap(port) => port.set_abilities(abilities(offers)),
             // A socket hands on what the netdev got, whatever is offered.
-            Device::Netdev(_) => {}
+            Device::Netdev(_) | Device::Patch(_) => {}
         }
     }
 
@@ -204,6 +244,7 @@ impl Opened {
             }
             Device::Tap(port) => of_link(port.mtu(), port.mac()),
             Device::Netdev(port) => of_link(port.mtu(), None),
+            Device::Patch(_) => none,
         }
     }
 
@@ -214,7 +255,7 @@ impl Opened {
 
     /// Receive and transmit queues.
     pub(crate) fn queues(&self) -> (usize, usize) {
-        let pairs = self.port().rx_queues();
+        let pairs = self.port().map_or(0, |port| port.rx_queues());
         (pairs, pairs)
     }
 
@@ -223,6 +264,7 @@ impl Opened {
         let mut map = BTreeMap::new();
         match &self.device {
             Device::Vhost(port) => return self.vhost_status(port),
+            Device::Patch(_) => return map,
             Device::Tap(_) => map.insert("driver_name".to_owned(), "tun".to_owned()),
             Device::Netdev(_) => map.insert("driver_name".to_owned(), self.driver_name()),
         };

@@ -11,6 +11,7 @@ pub(crate) const TYPES: &[&str] = &[
     "dpdkvhostuser",
     "dpdkvhostuserclient",
     "internal",
+    "patch",
     "system",
     "tap",
     "vhost-user",
@@ -43,6 +44,8 @@ pub(crate) enum What {
     Tap { queues: usize },
     /// A netdev that the host has.
     Netdev,
+    /// One end of a patch between bridges.
+    Patch { peer: String },
 }
 
 impl Spec {
@@ -108,6 +111,7 @@ pub(crate) fn spec(i: &Interface, dirs: Dirs<'_>) -> Result<Spec, String> {
             let path = dirs.rundir.join(dir).join(&i.name);
             Spec::vhost("dpdkvhostuser", Mode::Server, path, "the socket")
         }
+        "patch" => patch(i),
         "internal" => tap(i, "internal"),
         "tap" => tap(i, "tap"),
         // A bridge's own interface may have no type.
@@ -118,6 +122,22 @@ pub(crate) fn spec(i: &Interface, dirs: Dirs<'_>) -> Result<Spec, String> {
         }
         other => Err(format!("type \"{other}\" is not supported; there are {}", TYPES.join(", "))),
     }
+}
+
+/// One end of a patch. The peer may come later.
+fn patch(i: &Interface) -> Result<Spec, String> {
+    let peer = i.options.get("peer").filter(|p| !p.is_empty());
+    let peer = peer.ok_or(
+        "patch type requires valid 'peer' argument: set options:peer to the name of a patch port of \
+         another bridge",
+    )?;
+    if i.options.len() > 1 {
+        return Err("patch type takes only a 'peer' argument".into());
+    }
+    if *peer == i.name {
+        return Err("patch peer must not be self".into());
+    }
+    Ok(Spec { kind: "patch", what: What::Patch { peer: peer.clone() } })
 }
 
 /// A device that is made in the host.
@@ -208,6 +228,17 @@ mod tests {
             assert!(error(&row("internal", &[("n_rxq", bad)])).contains("n_rxq"));
         }
         assert_eq!(spec(&row("", &[]), dirs).expect("works").what, What::Netdev);
+        let patch = |options: &[(&str, &str)]| spec(&row("patch", options), dirs);
+        let peer = patch(&[("peer", "p2")]).expect("works");
+        assert_eq!(peer.what, What::Patch { peer: "p2".into() });
+        for (options, why) in [
+            (&[][..], "requires valid 'peer'"),
+            (&[("peer", "")], "requires valid 'peer'"),
+            (&[("peer", "p1")], "must not be self"),
+            (&[("peer", "p2"), ("x", "y")], "only a 'peer'"),
+        ] {
+            assert!(patch(options).is_err_and(|e| e.contains(why)), "{options:?}");
+        }
         let own = spec(&Interface { local: true, ..row("", &[]) }, dirs).expect("works");
         assert_eq!(own.what, What::Tap { queues: 1 });
         assert!(error(&Interface { name: "a/b".into(), ..row("system", &[]) }).contains("a/b"));

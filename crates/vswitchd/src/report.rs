@@ -133,7 +133,7 @@ fn running(changes: &mut Changes<'_>, r: &Running, statistics: bool) {
     let row = changes.db.row("Interface", r.uuid);
     let none_yet = row.is_some_and(|row| row.get("statistics") == Some(&Datum::empty_map()));
     if statistics || none_yet {
-        let counters = statistics_of(&r.opened.port().counters());
+        let counters = statistics_of(&r.opened.counters());
         let map = counters.into_iter().map(|(k, v)| (Atom::String(k), Atom::Integer(v)));
         changes.set("Interface", r.uuid, &[("statistics", Datum::map(map))]);
     }

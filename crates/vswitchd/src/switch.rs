@@ -242,7 +242,8 @@ impl Switch {
             }
             // At once, so that nothing else that moves or is new gets it meanwhile.
             self.rest(r.dp);
-            if wanted.get(&*name).is_some_and(|w| w.opens(&r.opened)) {
+            let stays = |w: &Wanted<'_>| w.opens(&r.opened) && !r.opened.is_patch();
+            if wanted.get(&*name).is_some_and(stays) {
                 moving.insert(name, r);
             } else {
                 closing.push(r);
@@ -262,7 +263,7 @@ impl Switch {
         self.publish_ports();
         for r in closing {
             r.opened.close();
-            add(&mut self.departed, &r.opened.port().counters());
+            add(&mut self.departed, &r.opened.counters());
         }
     }
 
@@ -311,7 +312,7 @@ impl Switch {
             None => self.open(name, w.spec.clone()?, offers)?,
         };
         if local.is_none()
-            && let Err(e) = self.pipeline.add_port(bridge, name, number, dp)
+            && let Err(e) = opened.join(&self.pipeline, bridge, name, number, dp)
         {
             opened.close();
             return Err(e.to_string());
@@ -377,14 +378,11 @@ impl Switch {
     }
 
     fn publish_ports(&mut self) {
-        let entry = |r: &Running| PortEntry {
-            number: r.dp,
-            port: r.opened.port(),
-            node: None,
-            polled: true,
-            by_worker: r.opened.by_worker(),
+        let entry = |r: &Running| {
+            let (port, by_worker) = (r.opened.port()?, r.opened.by_worker());
+            Some(PortEntry { number: r.dp, port, node: None, polled: true, by_worker })
         };
-        self.pool.set_ports(self.running.values().map(entry).collect());
+        self.pool.set_ports(self.running.values().filter_map(entry).collect());
         self.tell_revalidator();
     }
 
@@ -443,7 +441,7 @@ impl Switch {
             walks.map(|(name, n)| (name.to_owned(), n)).collect();
         let mut sum = self.departed.clone();
         for r in self.running.values() {
-            add(&mut sum, &r.opened.port().counters());
+            add(&mut sum, &r.opened.counters());
         }
         for (&reason, n) in packet::DropReason::ALL.iter().zip(sum.drops) {
             *events.entry(reason.name().to_owned()).or_default() += n;

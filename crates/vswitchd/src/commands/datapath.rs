@@ -2,6 +2,7 @@
 
 use super::settle;
 use crate::daemon::{Shared, locked};
+use crate::interface::What;
 use crate::switch::{Running, Switch};
 use ::datapath::WalkCounts;
 use pipeline::OfPort;
@@ -126,6 +127,9 @@ fn hit_and_missed(s: &Switch) -> (u64, u64) {
 /// An interface's type and queues, as `dpif/show` and `dpctl/show` have them in parentheses.
 fn device(r: &Running) -> String {
     let (kind, mtu, (rx, tx)) = (r.opened.kind(), r.opened.state().mtu, r.opened.queues());
+    if let What::Patch { peer } = &r.opened.spec.what {
+        return format!("patch: peer={peer}");
+    }
     if r.opened.by_worker() && rx == 1 {
         return kind.to_owned();
     }
@@ -141,7 +145,8 @@ fn dpctl_show(s: &Switch) -> String {
     // Nothing waits for an answer here, so no miss is ever lost.
     let mut out = format!("netdev@ovs-netdev:\n  lookups: hit:{hit} missed:{missed} lost:0\n");
     out += &format!("  flows: {flows}\n");
-    let devices = s.running.iter().map(|(name, r)| (r.dp.0, name, device(r)));
+    let devices = s.running.iter().filter(|(_, r)| !r.opened.is_patch());
+    let devices = devices.map(|(name, r)| (r.dp.0, name, device(r)));
     let locals = s.locals.iter().filter(|(name, _)| !s.running.contains_key(*name));
     let locals = locals.map(|(name, dp)| (dp.0, name, "internal".to_owned()));
     let mut ports: Vec<_> = devices.chain(locals).collect();
@@ -173,7 +178,9 @@ fn show(s: &Switch) -> String {
         out += &format!("    {} 65534/{dp}: (internal)\n", bridge.name);
         let others = |r: &Running| r.bridge == bridge.name && r.number != OfPort::LOCAL;
         for (name, r) in s.running.iter().filter(|(_, r)| others(r)) {
-            out += &format!("    {name} {}/{}: ({})\n", r.number.0, r.dp.0, device(r));
+            // A patch has no port in the datapath.
+            let dp = if r.opened.is_patch() { "none".to_owned() } else { r.dp.0.to_string() };
+            out += &format!("    {name} {}/{dp}: ({})\n", r.number.0, device(r));
         }
     }
     out
