@@ -205,3 +205,55 @@ fn patches_join_bridges() -> Result<()> {
     wait_column(&switch, "self", "error", "patch peer must not be self")?;
     Ok(())
 }
+
+#[test]
+fn queues_of_netdevs_are_polled_through_af_xdp() -> Result<()> {
+    let _alone = alone();
+    let mut switch = start()?;
+    let (near, far, third) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
+    for (name, to, address) in [("v0", &near, "10.1.0.1"), ("v1", &far, "10.1.0.2")] {
+        wire(&switch, name, to, &format!("{name}p"), address)?;
+        // What a wire carries has its checksums; a veth pair leaves them to its other end.
+        to.run(&format!("ethtool -K {name}p tx off"))?;
+    }
+    add_port(&switch, "v0", &["type=afxdp"])?;
+    add_port(&switch, "v1", &["type=afxdp", "options:xdp-mode=generic"])?;
+    add_port(&switch, "int0", &["type=internal"])?;
+    give(&switch, "int0", &third, "10.1.0.3")?;
+    for (port, mode) in [("v0", "native"), ("v1", "generic")] {
+        ensure!(switch.ctl(&["get", "Interface", port, "status:xdp-mode"])?.contains(mode));
+    }
+    for (from, to) in [(&near, "10.1.0.2"), (&near, "10.1.0.3"), (&third, "10.1.0.2")] {
+        from.run(&format!("{PING} {to}"))?;
+    }
+    let log = switch.rundir().join("iperf.log");
+    let mut server = near.start("iperf3 -s --forceflush", &log)?;
+    server.wait_log("listening", LIMIT, 0, |t| t.contains("listening").then_some(()))?;
+    // From another netdev, and from the host in super-frames that are cut.
+    for from in [&far, &third] {
+        from.run("timeout 20 iperf3 -t 1 -c 10.1.0.1")?;
+    }
+    wait::until("segments", LIMIT, || {
+        Ok((switch.statistics("v0")?.get("tx_sw_segments") > Some(&100)).then_some(()))
+    })?;
+    let shown = switch.appctl(&["dpif-netdev/pmd-rxq-show"])?;
+    ensure!(shown.contains("port: v0") && !shown.contains("port: int0"), "{shown}");
+
+    let attached = |switch: &Switch| -> Result<bool> {
+        Ok(on_host(switch, "ip link show v0")?.contains("xdp"))
+    };
+    ensure!(attached(&switch)?);
+    switch.ctl(&["set", "Interface", "v0", "type=system"])?;
+    wait_column(&switch, "v0", "error", "[]")?;
+    ensure!(!attached(&switch)?, "the program goes with its port");
+    near.run(&format!("{PING} 10.1.0.2"))?;
+    switch.ctl(&["set", "Interface", "v0", "type=afxdp"])?;
+    near.run(&format!("{PING} 10.1.0.2"))?;
+    switch.ctl(&["--no-wait", "set", "Interface", "v0", "options:n_rxq=9"])?;
+    wait::until("an error", LIMIT, || {
+        Ok(switch.interface("v0", "error")?.contains("queue").then_some(()))
+    })?;
+    switch.ctl(&["remove", "Interface", "v0", "options", "n_rxq"])?;
+    near.run(&format!("{PING} 10.1.0.2"))?;
+    switch.check_alive()
+}

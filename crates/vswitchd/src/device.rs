@@ -7,6 +7,7 @@ use pipeline::{OfPort, PatchCounts, Pipeline};
 use port::{Counters, Port};
 use port_kernel::{Link, Links, NetdevPort, TapPort};
 use port_vhost::{Config, Mode, Offers, VhostPort};
+use port_xdp::XdpPort;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -16,6 +17,7 @@ enum Device {
     Vhost(Arc<VhostPort>),
     Tap(Arc<TapPort>),
     Netdev(Arc<NetdevPort>),
+    Xdp(Arc<XdpPort>),
     /// The pipeline does it; what it counts is known when it has the port.
     Patch(OnceLock<Arc<PatchCounts>>),
 }
@@ -81,6 +83,22 @@ impl Opened {
                 link = Some(found);
                 Device::Netdev(Arc::new(netdev))
             }
+            What::Xdp { netdev, mode, queues, rx_size, tx_size } => {
+                let found = links.find(netdev);
+                let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
+                let config = port_xdp::Config {
+                    name: name.to_owned(),
+                    index: found.index,
+                    mode: *mode,
+                    queues: *queues,
+                    rx_size: *rx_size,
+                    tx_size: *tx_size,
+                    mtu: found.mtu,
+                };
+                let port = XdpPort::open(&config).map_err(|e| format!("cannot open: {e}"))?;
+                link = Some(found);
+                Device::Xdp(Arc::new(port))
+            }
             What::Patch { .. } => Device::Patch(OnceLock::new()),
         };
         let index = link.map_or(0, |l| l.index);
@@ -95,6 +113,7 @@ impl Opened {
             Device::Vhost(port) => port.clone(),
             Device::Tap(port) => port.clone(),
             Device::Netdev(port) => port.clone(),
+            Device::Xdp(port) => port.clone(),
             Device::Patch(_) => return None,
         })
     }
@@ -149,6 +168,7 @@ impl Opened {
     pub(crate) fn is_gone(&self) -> bool {
         match &self.device {
             Device::Netdev(port) => self.link().is_none_or(|l| l.name != port.name()),
+            Device::Xdp(_) => self.link().is_none(),
             Device::Vhost(_) | Device::Tap(_) | Device::Patch(_) => false,
         }
     }
@@ -158,6 +178,7 @@ impl Opened {
         match (&self.device, self.link()) {
             (Device::Tap(port), Some(link)) => port.set_mtu(link.mtu),
             (Device::Netdev(port), Some(link)) => port.set_mtu(link.mtu),
+            (Device::Xdp(port), Some(link)) => port.set_mtu(link.mtu),
             _ => {}
         }
     }
@@ -168,7 +189,8 @@ impl Opened {
             Device::Vhost(port) => port.set_offers(offers),
             Device::Tap(port) => port.set_abilities(abilities(offers)),
             // A socket hands on what the netdev got, whatever is offered.
-            Device::Netdev(_) | Device::Patch(_) => {}
+            // AF_XDP leaves nothing to do.
+            Device::Netdev(_) | Device::Xdp(_) | Device::Patch(_) => {}
         }
     }
 
@@ -244,6 +266,7 @@ impl Opened {
             }
             Device::Tap(port) => of_link(port.mtu(), port.mac()),
             Device::Netdev(port) => of_link(port.mtu(), None),
+            Device::Xdp(port) => of_link(port.mtu(), None),
             Device::Patch(_) => none,
         }
     }
@@ -267,6 +290,12 @@ impl Opened {
             Device::Patch(_) => return map,
             Device::Tap(_) => map.insert("driver_name".to_owned(), "tun".to_owned()),
             Device::Netdev(_) => map.insert("driver_name".to_owned(), self.driver_name()),
+            Device::Xdp(port) => {
+                map.insert("xdp-mode".to_owned(), port.mode().name().to_owned());
+                map.insert("use-need-wakeup".to_owned(), "true".to_owned());
+                map.insert("huge-pages".to_owned(), port.huge_pages().to_string());
+                map.insert("driver_name".to_owned(), self.driver_name())
+            }
         };
         if self.link().is_none() {
             map.insert("namespace".into(), "another".into());

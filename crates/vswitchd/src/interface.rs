@@ -8,6 +8,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// Types that work, for `Open_vSwitch.iface_types`.
 pub(crate) const TYPES: &[&str] = &[
+    "afxdp",
+    "dpdk",
     "dpdkvhostuser",
     "dpdkvhostuserclient",
     "internal",
@@ -44,6 +46,8 @@ pub(crate) enum What {
     Tap { queues: usize },
     /// A netdev that the host has.
     Netdev,
+    /// A netdev's queues through AF_XDP.
+    Xdp { netdev: String, mode: Option<port_xdp::Mode>, queues: usize, rx_size: u32, tx_size: u32 },
     /// One end of a patch between bridges.
     Patch { peer: String },
 }
@@ -67,6 +71,15 @@ impl Spec {
     pub(crate) fn path(&self) -> Option<&Path> {
         match &self.what {
             What::Vhost { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The netdev that has to be there.
+    pub(crate) fn netdev<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        match &self.what {
+            What::Netdev => Some(name),
+            What::Xdp { netdev, .. } => Some(netdev),
             _ => None,
         }
     }
@@ -112,6 +125,17 @@ pub(crate) fn spec(i: &Interface, dirs: Dirs<'_>) -> Result<Spec, String> {
             Spec::vhost("dpdkvhostuser", Mode::Server, path, "the socket")
         }
         "patch" => patch(i),
+        "afxdp" => {
+            port_kernel::check_name(&i.name)?;
+            xdp(i, "afxdp", i.name.clone())
+        }
+        "dpdk" => {
+            let address = i.options.get("dpdk-devargs").ok_or(
+                "options:dpdk-devargs is missing: set it to the PCI address of a network device that its \
+                 kernel driver has, as in 0000:01:00.0",
+            )?;
+            xdp(i, "dpdk", netdev_of_pci(Path::new("/sys/bus/pci/devices"), address)?)
+        }
         "internal" => tap(i, "internal"),
         "tap" => tap(i, "tap"),
         // A bridge's own interface may have no type.
@@ -122,6 +146,48 @@ pub(crate) fn spec(i: &Interface, dirs: Dirs<'_>) -> Result<Spec, String> {
         }
         other => Err(format!("type \"{other}\" is not supported; there are {}", TYPES.join(", "))),
     }
+}
+
+/// A netdev's queues through AF_XDP, with OVS's options and defaults.
+fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String> {
+    use port_xdp::{MAX_QUEUES, Mode};
+    let mode = match i.options.get("xdp-mode").map_or("best-effort", String::as_str) {
+        "best-effort" => None,
+        "native-with-zerocopy" => Some(Mode::ZeroCopy),
+        "native" => Some(Mode::Native),
+        "generic" => Some(Mode::Generic),
+        other => {
+            return Err(format!(
+                "options:xdp-mode is \"{other}\"; there are best-effort, native-with-zerocopy, native \
+                 and generic"
+            ));
+        }
+    };
+    let queues = number(i, "n_rxq", 1, 1..=MAX_QUEUES)?;
+    let size = |key| {
+        let size = number(i, key, 2048, 64..=8192)?;
+        let fits = size.is_power_of_two();
+        fits.then_some(size as u32)
+            .ok_or_else(|| format!("options:{key}={size} is not a power of two"))
+    };
+    let (rx_size, tx_size) = (size("n_rxq_desc")?, size("n_txq_desc")?);
+    Ok(Spec { kind, what: What::Xdp { netdev, mode, queues, rx_size, tx_size } })
+}
+
+/// The netdev of a PCI device, below `devices` of sysfs.
+fn netdev_of_pci(devices: &Path, address: &str) -> Result<String, String> {
+    let hex = |c: char| c.is_ascii_hexdigit() || c == ':' || c == '.';
+    if address.is_empty() || !address.chars().all(hex) || address.starts_with('.') {
+        return Err(format!("options:dpdk-devargs=\"{address}\" is no PCI address"));
+    }
+    let found = std::fs::read_dir(devices.join(address).join("net"));
+    let mut names = found.into_iter().flatten().flatten();
+    let name = names.next().and_then(|entry| entry.file_name().into_string().ok());
+    name.ok_or_else(|| {
+        format!(
+            "PCI device {address} has no netdev: is it there, and has its kernel driver got it?"
+        )
+    })
 }
 
 /// One end of a patch. The peer may come later.
@@ -228,6 +294,14 @@ mod tests {
             assert!(error(&row("internal", &[("n_rxq", bad)])).contains("n_rxq"));
         }
         assert_eq!(spec(&row("", &[]), dirs).expect("works").what, What::Netdev);
+        let xdp = spec(&row("afxdp", &[("n_rxq", "2"), ("n_rxq_desc", "1024")]), dirs);
+        let netdev = "p1".to_owned();
+        let (rx_size, tx_size) = (1024, 2048);
+        let what = What::Xdp { netdev, mode: None, queues: 2, rx_size, tx_size };
+        assert_eq!(xdp.expect("works").what, what);
+        for option in [("n_rxq", "17"), ("n_txq_desc", "1000"), ("xdp-mode", "fast")] {
+            assert!(error(&row("afxdp", &[option])).contains(option.0));
+        }
         let patch = |options: &[(&str, &str)]| spec(&row("patch", options), dirs);
         let peer = patch(&[("peer", "p2")]).expect("works");
         assert_eq!(peer.what, What::Patch { peer: "p2".into() });
@@ -273,6 +347,17 @@ mod tests {
         assert_eq!(of(&[(TSO, "false")], Some("true")), (Offers::Checksums, None));
         assert_eq!(of(&[(CSUM, "false")], None), (Offers::Nothing, None));
         assert!(matches!(of(&[(CSUM, "no")], None), (Offers::All, Some(e)) if e.contains(CSUM)));
+    }
+
+    #[test]
+    fn pci_devices_are_their_netdevs() {
+        let dir = tempfile::tempdir().expect("directory");
+        std::fs::create_dir_all(dir.path().join("0000:01:00.0/net/eth7")).expect("directory");
+        assert_eq!(netdev_of_pci(dir.path(), "0000:01:00.0"), Ok("eth7".into()));
+        assert!(netdev_of_pci(dir.path(), "0000:02:00.0").is_err_and(|e| e.contains("no netdev")));
+        for bad in ["", "../x", "eth7", "."] {
+            assert!(netdev_of_pci(dir.path(), bad).is_err_and(|e| e.contains("no PCI")), "{bad:?}");
+        }
     }
 
     #[test]

@@ -406,10 +406,12 @@ impl Switch {
 
     /// True if there is a netdev for an interface that has none.
     fn awaited_has_come(&self) -> bool {
-        let mut waiting = self.desired.bridges.iter().flat_map(|b| &b.interfaces).filter(|i| {
-            ["", "system"].contains(&&*i.kind) && !i.local && !self.running.contains_key(&i.name)
-        });
-        waiting.any(|i| self.links.by_name(&i.name).is_some())
+        let wanted = self.wanted(&self.desired);
+        let mut waiting = wanted.iter().filter(|(name, _)| !self.running.contains_key(**name));
+        waiting.any(|(name, w)| {
+            let netdev = w.spec.as_ref().ok().and_then(|s| s.netdev(name));
+            netdev.is_some_and(|n| self.links.by_name(n).is_some())
+        })
     }
 
     /// What is due every second.

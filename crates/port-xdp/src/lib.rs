@@ -1,0 +1,220 @@
+//! AF_XDP ports: receive queues of a netdev that stays with its kernel driver, polled through rings that are
+//! shared with the kernel. The principal type is [`XdpPort`].
+//!
+//! A socket for each queue has rings ([`ring`]) and frames of its own ([`umem`]); a program of five
+//! instructions ([`program`]) sends what a queue receives to its socket, and lets pass to the host what other
+//! queues receive. It is attached by a `bpf_link`, which goes with the process, however that ends.
+//!
+//! Frames are received where they lie and copied once, into whoever gets them; what is sent is copied into a
+//! frame, and finished there: the kernel is asked for no offloads.
+//!
+//! Rings and program are our own, over `libc`: `xsk-rs` needs clang, m4 and libelf to build, leaves its program
+//! attached when the process is killed, and its ring operations are calls into C; `aya` would bring a loader
+//! for what are five instructions.
+//!
+//! `unsafe` is in [`sys`] (system calls), [`umem`], [`ring`] (shared memory) and [`queue`] (lent frames).
+
+mod program;
+mod queue;
+mod ring;
+mod sys;
+mod umem;
+
+use packet::{Burst, BurstBuf, DropReason, Set};
+use port::{Counters, Port, Wait, Waker};
+use program::Program;
+use queue::Queue;
+use std::io::{Error, ErrorKind, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Receive queues of a port at most, as in OVS.
+pub const MAX_QUEUES: usize = 16;
+/// Bytes of a frame beyond the MTU: Ethernet header (14) and two VLAN tags (4 each).
+const FRAME_OVERHEAD: u32 = 22;
+/// How long a queue's last socket may take to go: the kernel does it later. And the program of a process
+/// that was killed.
+const QUEUE_LIMIT: Duration = Duration::from_millis(200);
+const PROGRAM_LIMIT: Duration = Duration::from_millis(50);
+
+/// How the kernel hands frames over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The driver receives into our frames.
+    ZeroCopy,
+    /// The driver's XDP hook; frames are copied.
+    Native,
+    /// Behind the driver, for those without XDP; frames are copied, and only queue 0 may work.
+    Generic,
+}
+
+impl Mode {
+    /// As OVS calls it in `options:xdp-mode`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::ZeroCopy => "native-with-zerocopy",
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+        }
+    }
+}
+
+/// What a port is made from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of the interface.
+    pub name: String,
+    /// Index of the netdev.
+    pub index: u32,
+    /// The mode, or the best that works.
+    pub mode: Option<Mode>,
+    /// Queues, from 0 on: 1 to [`MAX_QUEUES`].
+    pub queues: usize,
+    /// Descriptors of each receive and transmit ring: a power of two, 64 to 8192.
+    pub rx_size: u32,
+    /// See `rx_size`.
+    pub tx_size: u32,
+    /// Largest IP packet that is sent, in bytes.
+    pub mtu: u32,
+}
+
+/// A netdev's queues.
+pub struct XdpPort {
+    name: String,
+    index: u32,
+    mode: Mode,
+    huge_pages: bool,
+    queues: Vec<Queue>,
+    mtu: AtomicU32,
+    contended: AtomicU64,
+    /// Last: sockets go before the program that names them.
+    _program: Program,
+}
+
+impl XdpPort {
+    /// Opens the netdev's queues. Whatever mode is not to be had is logged.
+    ///
+    /// # Errors
+    /// Says which step failed.
+    pub fn open(config: &Config) -> Result<XdpPort> {
+        let all = [Mode::ZeroCopy, Mode::Native, Mode::Generic];
+        let wanted = config.mode.as_ref().map_or(&all[..], std::slice::from_ref);
+        let mut last = Error::from(ErrorKind::Unsupported);
+        for &mode in wanted {
+            match XdpPort::try_mode(config, mode) {
+                Ok(port) => return Ok(port),
+                // No other mode helps against that.
+                Err(e) if e.kind() == ErrorKind::ResourceBusy => return Err(e),
+                Err(e) => {
+                    let (name, mode) = (&config.name, mode.name());
+                    tracing::info!("{name}: xdp-mode {mode} is not to be had: {e}");
+                    last = e;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn try_mode(config: &Config, mode: Mode) -> Result<XdpPort> {
+        let attach = || Program::attach(config.index, config.queues as u32, mode);
+        let program = until_free(PROGRAM_LIMIT, attach)?;
+        let mut queues = Vec::new();
+        for number in 0..config.queues as u32 {
+            let queue = until_free(QUEUE_LIMIT, || Queue::open(config, number, mode));
+            let queue = queue.map_err(|e| named(e, &format!("queue {number}")))?;
+            program.give(number, queue.socket()).map_err(|e| named(e, "the queue's socket"))?;
+            queues.push(queue);
+        }
+        Ok(XdpPort {
+            name: config.name.clone(),
+            index: config.index,
+            mode,
+            huge_pages: queues.iter().all(Queue::has_huge_pages),
+            queues,
+            mtu: AtomicU32::new(config.mtu),
+            contended: AtomicU64::new(0),
+            _program: program,
+        })
+    }
+
+    /// The netdev's index.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// How frames are handed over.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether all frames lie in huge pages.
+    pub fn huge_pages(&self) -> bool {
+        self.huge_pages
+    }
+
+    /// The longest IP packet that is sent, in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.mtu.load(Relaxed)
+    }
+
+    /// Changes what [`XdpPort::mtu`] says.
+    pub fn set_mtu(&self, mtu: u32) {
+        self.mtu.store(mtu, Relaxed);
+    }
+}
+
+/// Tries again while the kernel has not let go of what was there before.
+fn until_free<T>(limit: Duration, mut open: impl FnMut() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match open() {
+            Err(e) if e.kind() == ErrorKind::ResourceBusy && start.elapsed() < limit => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// An error that says what it is of.
+fn named(e: Error, what: &str) -> Error {
+    Error::new(e.kind(), format!("{what}: {e}"))
+}
+
+impl Port for XdpPort {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn rx_queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    fn rx<'b>(&'b self, queue: usize, buf: &'b mut BurstBuf) -> Option<Burst<'b>> {
+        self.queues.get(queue)?.rx(buf)
+    }
+
+    fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set) {
+        let longest = self.mtu().saturating_add(FRAME_OVERHEAD) as usize;
+        let queue = self.queues.get(thread % self.queues.len().max(1));
+        if !queue.is_some_and(|q| q.tx(burst, set, longest)) {
+            self.contended.fetch_add(set.len() as u64, Relaxed);
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for queue in &self.queues {
+            queue.add_to(&mut sum);
+        }
+        let contended = self.contended.load(Relaxed);
+        sum.drops[DropReason::TxContention as usize] += contended;
+        sum.tx_dropped += contended;
+        sum
+    }
+
+    fn wait_for(&self, queue: usize, _waker: &Arc<Waker>) -> Wait {
+        self.queues.get(queue).map_or(Wait::Quiet, Queue::wait_for)
+    }
+}

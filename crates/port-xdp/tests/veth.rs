@@ -1,0 +1,175 @@
+//! Two ports at the two ends of a veth pair, in a network namespace of the test's own. Needs root.
+
+use packet::{BurstBuf, HEADER_BYTES, Lender, Offload, Set, gso};
+use port::{Port, Wait, Waker};
+use port_xdp::{Config, Mode, XdpPort};
+use rustix::event::{EventfdFlags, eventfd};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn run(line: &str) {
+    let mut words = line.split(' ');
+    let mut command = Command::new(words.next().expect("a program"));
+    let out = command.args(words).output().expect("iproute2 is installed");
+    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// Moves this thread to a namespace with a pair `xa`, `xb` of two queues each; returns their indices.
+fn pair() -> (u32, u32) {
+    // SAFETY: the thread's network namespace alone is its own from now on; no memory is concerned.
+    let done = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) };
+    done.expect("root");
+    run(
+        "ip link add xa numrxqueues 2 numtxqueues 2 type veth peer name xb numrxqueues 2 numtxqueues 2",
+    );
+    run("ip link set xa up");
+    run("ip link set xb up");
+    let index = |name| rustix::net::netdevice::name_to_index(control(), name).expect("there");
+    (index("xa"), index("xb"))
+}
+
+fn control() -> rustix::fd::OwnedFd {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    socket(AddressFamily::INET, SocketType::DGRAM, None).expect("a socket")
+}
+
+fn config(name: &str, index: u32, mode: Option<Mode>, queues: usize) -> Config {
+    let name = name.to_owned();
+    Config { name, index, mode, queues, rx_size: 256, tx_size: 256, mtu: 1500 }
+}
+
+struct Nobody;
+impl Lender for Nobody {
+    fn give_back(&self) {}
+}
+
+/// Sends a frame, all but its first bytes borrowed.
+fn send(port: &XdpPort, frame: &[u8], offload: Offload) {
+    let mut buf = BurstBuf::new();
+    let (head, rest) = frame.split_at(frame.len().min(HEADER_BYTES));
+    buf.push().expect("room").set_header(head);
+    if !rest.is_empty() {
+        // SAFETY: the frame outlives the burst.
+        assert!(unsafe { buf.add_segment(rest.as_ptr(), rest.len()) });
+    }
+    if offload != Offload::default() {
+        buf.set_offload(offload);
+    }
+    let mut burst = buf.lend(&Nobody);
+    port.tx(0, &mut burst, Set::one(0));
+}
+
+/// The next `n` of our frames: the host sends some of its own.
+fn receive(port: &XdpPort, n: usize) -> Vec<Vec<u8>> {
+    let (mut buf, mut got, start) = (BurstBuf::new(), Vec::new(), Instant::now());
+    while got.len() < n {
+        for queue in 0..port.rx_queues() {
+            let Some(burst) = port.rx(queue, &mut buf) else { continue };
+            let frames = (0..burst.len()).map(|i| burst.copy_out(i, usize::MAX));
+            got.extend(frames.filter(|f| f[6..12] == [2, 0, 0, 0, 0, 1]));
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{} of {n}", got.len());
+    }
+    got
+}
+
+fn frame(payload: usize) -> Vec<u8> {
+    let mut f = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5];
+    f.extend((0..payload).map(|i| i as u8));
+    f
+}
+
+#[test]
+fn frames_pass_in_every_mode_and_the_program_goes_with_the_port() {
+    let (a, b) = pair();
+    for mode in [Some(Mode::Native), Some(Mode::Generic), None] {
+        let queues = if mode == Some(Mode::Generic) { 1 } else { 2 };
+        let one = XdpPort::open(&config("xa", a, mode, queues)).expect("opens");
+        let two = XdpPort::open(&config("xb", b, mode, queues)).expect("opens");
+        assert_eq!(one.mode(), mode.unwrap_or(Mode::Native), "veth has no zero copy");
+        // More than the rings hold, so that every frame is used again.
+        for round in 0..1000 {
+            let sent = frame(46 + round % 1400);
+            send(&one, &sent, Offload::default());
+            assert_eq!(receive(&two, 1), [sent]);
+        }
+        let long = frame(1600);
+        send(&one, &long, Offload::default());
+        let (sent, received) = (one.counters(), two.counters());
+        assert_eq!((sent.tx_packets, sent.tx_dropped), (1000, 1), "longer than the MTU");
+        assert!(received.rx_packets >= 1000 && received.rx_dropped == 0, "{received:?}");
+        let shown = || {
+            let out = Command::new("ip").args(["link", "show", "xa"]).output().expect("runs");
+            String::from_utf8_lossy(&out.stdout).contains("xdp")
+        };
+        assert!(shown());
+        drop(one);
+        assert!(!shown());
+    }
+}
+
+#[test]
+fn super_frames_are_cut_and_checksums_completed() {
+    let (a, b) = pair();
+    let one = XdpPort::open(&config("xa", a, None, 1)).expect("opens");
+    let two = XdpPort::open(&config("xb", b, None, 1)).expect("opens");
+    let payload: Vec<u8> = (0..60_000u32).map(|i| (i / 7) as u8).collect();
+    let mut head = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+    head.extend([0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    head.extend([0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
+    let sum = packet::checksum::partial(0, &head[26..34]) + 6 + 20 + payload.len() as u64;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    head[50..52].copy_from_slice(&((sum & 0xffff) as u16 + (sum >> 16) as u16).to_be_bytes());
+    let offload = Offload {
+        flags: Offload::NEEDS_CSUM,
+        gso_type: gso::TCPV4,
+        hdr_len: 54,
+        gso_size: 1400,
+        csum_start: 34,
+        csum_offset: 16,
+    };
+    send(&one, &[head, payload.clone()].concat(), offload);
+    let got = receive(&two, payload.len().div_ceil(1400));
+    let whole: Vec<u8> = got.iter().flat_map(|f| f[54..].to_vec()).collect();
+    assert!(whole == payload, "in order and whole");
+    for f in &got {
+        let pseudo = packet::checksum::partial(0, &f[26..34]) + 6 + (f.len() - 34) as u64;
+        assert_eq!(packet::checksum::internet(pseudo, &f[34..]), 0, "a right checksum");
+    }
+    assert_eq!(one.counters().tx_segments, got.len() as u64);
+}
+
+#[test]
+fn what_cannot_be_opened_says_why() {
+    let (a, _) = pair();
+    let first = XdpPort::open(&config("xa", a, None, 1)).expect("opens");
+    let text = |c: &Config| XdpPort::open(c).err().expect("must be refused").to_string();
+    assert!(text(&config("xa", a, None, 1)).contains("another XDP program is attached"));
+    drop(first);
+    let many = text(&config("xa", a, Some(Mode::Native), 3));
+    assert!(many.contains("queue 2"), "{many}");
+    let zero_copy = text(&config("xa", a, Some(Mode::ZeroCopy), 1));
+    assert!(zero_copy.contains("queue 0"), "{zero_copy}");
+    assert!(XdpPort::open(&config("x", 9999, None, 1)).is_err());
+    drop(XdpPort::open(&config("xa", a, None, 2)).expect("nothing of all this stays"));
+}
+
+#[test]
+fn who_waits_is_told() {
+    let (a, b) = pair();
+    let one = XdpPort::open(&config("xa", a, None, 1)).expect("opens");
+    let two = XdpPort::open(&config("xb", b, None, 1)).expect("opens");
+    let waker = Arc::new(Waker::new(eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd")));
+    // What the host itself says when a link comes up.
+    while !matches!(two.wait_for(0, &waker), Wait::Signal(_)) {
+        let mut buf = BurstBuf::new();
+        drop(two.rx(0, &mut buf));
+    }
+    send(&one, &frame(60), Offload::default());
+    let start = Instant::now();
+    while !matches!(two.wait_for(0, &waker), Wait::Poll) {
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+    assert_eq!(receive(&two, 1).len(), 1);
+}
