@@ -5,6 +5,7 @@
 //! `poll.rs` has no packet logic; that is the datapath's walk. [`Revalidator`] keeps megaflows right.
 #![forbid(unsafe_code)]
 
+mod balance;
 mod idle;
 mod numa;
 mod place;
@@ -14,8 +15,9 @@ mod revalidate;
 mod sleep;
 mod turns;
 
+pub use balance::AutoBalance;
 pub use numa::{Topology, parse_cpu_mask};
-pub use place::{Placed, round_robin};
+pub use place::{Assign, Load, Place, Placed, Placement, Rules, improvement, place};
 pub use poll::{Plan, Rxq, Thread};
 pub use pool::{Clock, Pool, PortEntry, RxqView, ThreadView, WORKER};
 pub use revalidate::{Limits, Revalidator};

@@ -1,8 +1,9 @@
 //! The PMD threads of the daemon and what they poll; used by the control thread alone.
 
+use crate::balance::{AutoBalance, Watch};
 use crate::idle::{self, Idle};
 use crate::numa::Topology;
-use crate::place::{Placed, round_robin};
+use crate::place::{Load, Place, Placed, Placement, Rules, improvement, place};
 use crate::poll::{AT_ONCE, FRAMES_MAX, Injected, Plan, Rxq, Thread, run};
 use crate::sleep::SleepMax;
 use crossbeam_queue::ArrayQueue;
@@ -70,6 +71,8 @@ pub struct PortEntry {
     /// The worker thread does, and waits for its packets, since looking for them is a system call; else PMD
     /// threads do.
     pub by_worker: bool,
+    /// Queues that are pinned to cores (`other_config:pmd-rxq-affinity`).
+    pub affinity: BTreeMap<usize, usize>,
 }
 
 /// The core number that stands for the worker thread, which runs on any; OVS has the same for threads that
@@ -115,6 +118,7 @@ struct QueueState {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Inputs {
     cores: Vec<usize>,
+    rules: Rules,
     ports: Vec<PortInput>,
 }
 
@@ -127,6 +131,7 @@ struct PortInput {
     /// Queues to poll.
     queues: usize,
     by_worker: bool,
+    affinity: BTreeMap<usize, usize>,
 }
 
 /// One queue, for people.
@@ -146,6 +151,8 @@ pub struct ThreadView {
     pub core: usize,
     /// That core's NUMA node.
     pub node: usize,
+    /// It has pinned queues and gets no others.
+    pub isolated: bool,
     /// Its queues.
     pub rxqs: Vec<RxqView>,
     /// Percentage of its cycles that were busy with no queue's packets; `None` before the first
@@ -169,6 +176,11 @@ pub struct Pool {
     exact_match: Arc<AtomicBool>,
     sleep_max: SleepMax,
     idle_wait_ms: Arc<AtomicU64>,
+    rules: Rules,
+    balance: AutoBalance,
+    watch: Watch,
+    /// Cores whose threads have pinned queues and get no others.
+    isolated: HashSet<usize>,
     punts: Arc<PuntQueue>,
     sampled: Instant,
     /// What threads that ended had counted, so that sums never fall.
@@ -196,6 +208,10 @@ impl Pool {
             exact_match: Arc::new(AtomicBool::new(true)),
             sleep_max: SleepMax::default(),
             idle_wait_ms: Arc::new(AtomicU64::new(IDLE_WAIT_MS)),
+            rules: Rules::default(),
+            balance: AutoBalance::default(),
+            watch: Watch::default(),
+            isolated: HashSet::new(),
             punts: Arc::default(),
             sampled: Instant::now(),
             ended: BTreeMap::new(),
@@ -333,9 +349,11 @@ impl Pool {
             node: entry.node,
             queues: if entry.polled { entry.port.rx_queues() } else { 0 },
             by_worker: entry.by_worker,
+            affinity: entry.affinity.clone(),
         };
         Inputs {
             cores: self.pmds.keys().copied().collect(),
+            rules: self.rules,
             ports: self.ports.iter().map(input).collect(),
         }
     }
@@ -366,45 +384,127 @@ impl Pool {
         }
     }
 
-    /// The queues of each thread, by core.
-    fn assign(&mut self, inputs: &Inputs) -> Vec<Vec<Rxq>> {
+    /// All queues that PMD threads poll, and where each goes; the queues that the worker waits for.
+    fn place<'p>(
+        &'p self,
+        inputs: &Inputs,
+    ) -> (Vec<(&'p PortEntry, usize)>, Placement, Vec<(&'p PortEntry, usize)>) {
         let ports = self.ports.iter().zip(&inputs.ports);
         let queues = ports.flat_map(|(entry, i)| (0..i.queues).map(move |queue| (entry, queue)));
         let (workers, queues): (Vec<_>, Vec<(&PortEntry, usize)>) =
             queues.partition(|(entry, _)| entry.by_worker);
-        let nodes: Vec<_> = queues.iter().map(|(entry, _)| entry.node).collect();
-        let cores = inputs.cores.iter().filter(|&&c| c != WORKER);
-        let threads: Vec<_> = cores.map(|&c| self.topology.node_of(c).unwrap_or(0)).collect();
-        let mut plans: Vec<Vec<Rxq>> = inputs.cores.iter().map(|_| Vec::new()).collect();
+        let load = |(entry, queue): &(&PortEntry, usize)| Load {
+            node: entry.node,
+            core: entry.affinity.get(queue).copied(),
+            cycles: self.queues.get(&(entry.number, *queue)).map_or(0, |s| s.usage.recent()),
+        };
+        let loads: Vec<Load> = queues.iter().map(load).collect();
+        let threads: Vec<Place> = inputs
+            .cores
+            .iter()
+            .filter(|&&c| c != WORKER)
+            .map(|&core| Place { core, node: self.topology.node_of(core).unwrap_or(0) })
+            .collect();
+        let placement = place(&loads, &threads, inputs.rules);
+        (queues, placement, workers)
+    }
+
+    /// The queues of each thread, by core.
+    fn assign(&mut self, inputs: &Inputs) -> Vec<Vec<Rxq>> {
+        let (queues, placement, workers) = self.place(inputs);
         // The worker's number is the highest.
-        let worker = Placed { thread: threads.len(), cross_node: false };
-        let placed = round_robin(&nodes, &threads);
-        let placed = queues.iter().zip(placed).chain(workers.iter().map(|q| (q, worker)));
+        let worker = inputs.cores.iter().position(|&c| c == WORKER);
+        let worker = worker.map(|thread| Placed { thread, cross_node: false });
+        let placed: Vec<(PortEntry, usize, Option<Placed>)> = queues
+            .iter()
+            .zip(placement.queues)
+            .chain(workers.iter().map(|q| (q, worker)))
+            .map(|((entry, queue), to)| ((*entry).clone(), *queue, to))
+            .collect();
+        let cores = placement.isolated.iter().filter_map(|&t| inputs.cores.get(t));
+        self.isolated = cores.copied().collect();
+        let mut plans: Vec<Vec<Rxq>> = inputs.cores.iter().map(|_| Vec::new()).collect();
         let mut live = HashSet::new();
-        for ((entry, queue), to) in placed {
-            let Some(plan) = plans.get_mut(to.thread) else { continue };
-            live.insert((entry.number, *queue));
+        for (entry, queue, to) in placed {
+            let (name, key) = (entry.port.name().to_owned(), (entry.number, queue));
+            live.insert(key);
+            let Some((to, plan)) = to.and_then(|to| Some((to, plans.get_mut(to.thread)?))) else {
+                warn!(
+                    "There's no available (non-isolated) pmd thread. This rx queue will not be polled: \
+                     port {name}, queue {queue}"
+                );
+                continue;
+            };
             if to.cross_node {
                 warn!(
                     "There's no available (non-isolated) pmd thread on numa node {:?}; queue {queue} \
-                     of port {} is polled from another node",
+                     of port {name} is polled from another node",
                     entry.node,
-                    entry.port.name()
                 );
             }
             let state = self
                 .queues
-                .entry((entry.number, *queue))
+                .entry(key)
                 .or_insert_with(|| QueueState { cycles: Arc::default(), usage: Usage::default() });
-            plan.push(Rxq {
-                port: entry.port.clone(),
-                number: entry.number,
-                queue: *queue,
-                cycles: state.cycles.clone(),
-            });
+            let (port, number, cycles) = (entry.port, entry.number, state.cycles.clone());
+            plan.push(Rxq { port, number, queue, cycles });
         }
         self.queues.retain(|key, _| live.contains(key));
         plans
+    }
+
+    /// By which rules queues are placed from now on; placed anew if they are others.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+        self.publish();
+    }
+
+    /// Whether and when queues are placed anew by themselves.
+    pub fn set_auto_balance(&mut self, balance: AutoBalance) {
+        self.balance = balance;
+    }
+
+    /// Places all queues anew, by what they cost of late (`dpif-netdev/pmd-rxq-rebalance`).
+    pub fn rebalance(&mut self) {
+        self.published = Inputs::default();
+        self.publish();
+    }
+
+    /// Places queues anew if threads are overloaded and that would be better.
+    fn balance_if_due(&mut self) {
+        let pmds = || self.pmds.iter().filter(|(core, _)| **core != WORKER).map(|(_, p)| p);
+        let last = |u: &Usage| u.intervals.back().copied().unwrap_or(0);
+        let loads: Vec<u64> = pmds().map(|p| last(&p.busy) * 100 / last(&p.total).max(1)).collect();
+        if !self.watch.take(&loads, INTERVAL, self.balance) {
+            return;
+        }
+        let inputs = self.inputs();
+        let (queues, placement, _) = self.place(&inputs);
+        let cycles =
+            |port: DpPort, queue| self.queues.get(&(port, queue)).map_or(0, |s| s.usage.recent());
+        let totals: Vec<u64> = pmds().map(|p| p.total.recent().max(1)).collect();
+        let now: Vec<u64> = pmds()
+            .zip(&totals)
+            .map(|(p, total)| {
+                let plan = p.thread.plan.load();
+                plan.rxqs.iter().map(|q| cycles(q.number, q.queue)).sum::<u64>() * 100 / total
+            })
+            .collect();
+        let mut then = vec![0; totals.len()];
+        for ((entry, queue), to) in queues.iter().zip(&placement.queues) {
+            if let Some(to) = to {
+                then[to.thread] += cycles(entry.number, *queue);
+            }
+        }
+        let then: Vec<u64> = then.iter().zip(&totals).map(|(c, total)| c * 100 / total).collect();
+        let better = improvement(&now, &then);
+        let found = format!("loads {now:?} % would be {then:?} %, variance improvement {better} %");
+        if better >= self.balance.improvement && better > 0 {
+            info!("PMD auto load balance: {found}; queues are placed anew");
+            self.rebalance();
+        } else {
+            info!("PMD auto load balance: {found}; queues stay");
+        }
     }
 
     /// Whether threads use their exact-match caches.
@@ -479,6 +579,7 @@ impl Pool {
             pmd.busy.sample(busy);
             pmd.total.sample(busy + c.idle_cycles.get() + c.sleep_cycles.get());
         }
+        self.balance_if_due();
     }
 
     /// False before the first [`Pool::set_cores`], and if the system gave no thread.
@@ -507,6 +608,7 @@ impl Pool {
         ThreadView {
             core: pmd.thread.core,
             node: self.topology.node_of(pmd.thread.core).unwrap_or(0),
+            isolated: self.isolated.contains(&pmd.thread.core),
             rxqs,
             overhead: percent(pmd.busy.recent().saturating_sub(of_queues)),
             thread: pmd.thread.clone(),
@@ -614,6 +716,7 @@ mod tests {
             node: None,
             polled: true,
             by_worker: false,
+            affinity: BTreeMap::new(),
         }
     }
 
@@ -774,7 +877,14 @@ mod tests {
     fn to_itself(probe: &Arc<Probe>, polled: bool) -> Vec<PortEntry> {
         let entry = |n| {
             let (number, port) = (DpPort(n), probe.clone() as Arc<dyn Port>);
-            PortEntry { number, port, node: None, polled: polled && n == 1, by_worker: false }
+            PortEntry {
+                number,
+                port,
+                node: None,
+                polled: polled && n == 1,
+                by_worker: false,
+                affinity: BTreeMap::new(),
+            }
         };
         vec![entry(1), entry(2)]
     }

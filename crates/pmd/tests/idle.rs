@@ -62,7 +62,14 @@ impl Lab {
             let port = Arc::new(VhostPort::open(config).expect("the port opens"));
             (
                 port.clone(),
-                PortEntry { number: DpPort(n), port, node: None, polled: true, by_worker: false },
+                PortEntry {
+                    number: DpPort(n),
+                    port,
+                    node: None,
+                    polled: true,
+                    by_worker: false,
+                    affinity: Default::default(),
+                },
             )
         };
         let ((p, one), (q, two)) = (open(1), open(2));

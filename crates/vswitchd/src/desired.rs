@@ -5,8 +5,9 @@ use flow::Mac;
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
 use pipeline::BridgeConfig;
-use pmd::SleepMax;
+use pmd::{Assign, AutoBalance, Rules, SleepMax};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tables::TableConfig;
 
 /// What the daemon follows, and what it writes: it compares before it writes.
@@ -77,6 +78,8 @@ pub(crate) struct Interface {
     pub(crate) bonded: bool,
     /// It is its bridge's own.
     pub(crate) local: bool,
+    /// `other_config:pmd-rxq-affinity`: cores of queues.
+    pub(crate) affinity: BTreeMap<usize, usize>,
     /// The address that its device is to have. An internal one that asks for none gets one that stays
     /// when the daemon starts again.
     pub(crate) mac: Option<Mac>,
@@ -129,7 +132,15 @@ impl Desired {
         let mut rows: Vec<(Uuid, &Row)> = rows.collect();
         rows.sort_by_key(|(_, row)| row.string("name"));
         let bridges = rows.into_iter().map(|(uuid, row)| reading.bridge(uuid, row)).collect();
-        for key in ["flow-limit", "max-idle", "stats-update-interval", "pmd-idle-wait"] {
+        for key in [
+            "flow-limit",
+            "max-idle",
+            "stats-update-interval",
+            "pmd-idle-wait",
+            "pmd-auto-lb-load-threshold",
+            "pmd-auto-lb-improvement-threshold",
+            "pmd-auto-lb-rebal-interval",
+        ] {
             let _: Option<u64> = reading.number("other_config", root, key);
         }
         let mut desired = Desired {
@@ -139,6 +150,12 @@ impl Desired {
             bridges,
             complaints: reading.complaints,
         };
+        if let Some(text) = desired.other_config.get("pmd-rxq-assign")
+            && Assign::parse(text).is_none()
+        {
+            let text = format!("other_config:pmd-rxq-assign=\"{text}\" is none of cycles, group, ");
+            desired.complaints.push(text + "roundrobin; cycles is used");
+        }
         let complain = |part| {
             let text =
                 format!("other_config:pmd-sleep-max: \"{part}\" is neither a number from 0 on");
@@ -154,6 +171,27 @@ impl Desired {
     pub(crate) fn sleep_max(&self) -> &str {
         let keys = ["pmd-sleep-max", "pmd-maxsleep"];
         keys.iter().find_map(|&k| self.other_config.get(k)).map_or("", String::as_str)
+    }
+
+    /// By which rules queues are placed.
+    pub(crate) fn rules(&self) -> Rules {
+        let set = |key: &str| self.other_config.get(key).map(String::as_str);
+        let assign = set("pmd-rxq-assign").and_then(Assign::parse).unwrap_or_default();
+        Rules { assign, isolate: set("pmd-rxq-isolate") != Some("false") }
+    }
+
+    /// Whether and when queues are placed anew by themselves.
+    pub(crate) fn auto_balance(&self) -> AutoBalance {
+        let default = AutoBalance::default();
+        let percent = |key, default| self.number(key).filter(|n| *n <= 100).unwrap_or(default);
+        let minutes =
+            self.number("pmd-auto-lb-rebal-interval").filter(|m| (1..=20_000).contains(m));
+        AutoBalance {
+            on: self.other_config.get("pmd-auto-lb").is_some_and(|v| v == "true"),
+            load: percent("pmd-auto-lb-load-threshold", default.load),
+            improvement: percent("pmd-auto-lb-improvement-threshold", default.improvement),
+            interval: minutes.map_or(default.interval, |m| Duration::from_secs(60 * m)),
+        }
     }
 
     /// An integer of `other_config`, if it is there and one.
@@ -267,6 +305,15 @@ fn mac_of(uuid: Uuid) -> Mac {
     Mac([u[10] & 0xfc | 2, u[11], u[12], u[13], u[14], u[15]])
 }
 
+/// Reads `QUEUE:CORE,…`. What is neither is left out.
+fn affinity(text: &str) -> BTreeMap<usize, usize> {
+    let pair = |part: &str| {
+        let (queue, core) = part.trim().split_once(':')?;
+        Some((queue.parse().ok()?, core.parse().ok()?))
+    };
+    text.split(',').filter_map(pair).collect()
+}
+
 fn interface(uuid: Uuid, row: &Row, bonded: bool, bridge: &str) -> Interface {
     let (name, kind) = (row.string("name"), row.string("type"));
     let local = name == bridge && ["internal", ""].contains(&kind);
@@ -277,6 +324,7 @@ fn interface(uuid: Uuid, row: &Row, bonded: bool, bridge: &str) -> Interface {
         name: name.to_owned(),
         kind: kind.to_owned(),
         local,
+        affinity: affinity(row.map_value("other_config", "pmd-rxq-affinity").unwrap_or_default()),
         mac: asked.or(stays),
         options: row.string_map("options"),
         mtu_request: row.integer("mtu_request"),

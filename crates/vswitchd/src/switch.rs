@@ -186,6 +186,8 @@ impl Switch {
         // The inverse of a probability in OVS; here, 0 turns the cache off and all else is 1.
         self.pool.set_exact_match(desired.number("emc-insert-inv-prob") != Some(0));
         self.pool.set_idle_wait(desired.number("pmd-idle-wait"));
+        self.pool.set_rules(desired.rules());
+        self.pool.set_auto_balance(desired.auto_balance());
         self.pool.set_sleep_max(SleepMax::parse(desired.sleep_max()).0);
         let idle = desired.number("max-idle").unwrap_or(MAX_IDLE_MS);
         self.revalidator.limits().max_idle_ms.store(idle.max(500), Relaxed);
@@ -380,7 +382,10 @@ impl Switch {
     fn publish_ports(&mut self) {
         let entry = |r: &Running| {
             let (port, by_worker) = (r.opened.port()?, r.opened.by_worker());
-            Some(PortEntry { number: r.dp, port, node: None, polled: true, by_worker })
+            let row = self.desired.bridges.iter().flat_map(|b| &b.interfaces);
+            let row = row.filter(|i| i.uuid == r.uuid).next();
+            let affinity = row.map(|i| i.affinity.clone()).unwrap_or_default();
+            Some(PortEntry { number: r.dp, port, node: None, polled: true, by_worker, affinity })
         };
         self.pool.set_ports(self.running.values().filter_map(entry).collect());
         self.tell_revalidator();

@@ -23,6 +23,12 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
         Ok(pmds(&s, only).iter().map(rxqs).collect())
     });
     let s = switch.clone();
+    c.add("dpif-netdev/pmd-rxq-rebalance", "[dp]", 0..=1, move |a| {
+        core_asked(a)?;
+        locked(&s).pool.rebalance();
+        Ok("pmd rxq rebalance requested.\n".to_owned())
+    });
+    let s = switch.clone();
     c.add("dpif-netdev/pmd-stats-show", "[-pmd core] [dp]", 0..=3, move |a| {
         let only = core_asked(a)?;
         let texts = threads(&s, only).iter().map(stats).collect::<String>();
@@ -192,7 +198,8 @@ fn percent(p: Option<u64>) -> String {
 
 fn rxqs(t: &ThreadView) -> String {
     let mut out = String::from("Displaying last 60 seconds pmd usage %\n");
-    out += &format!("pmd thread numa_id {} core_id {}:\n  isolated : false\n", t.node, t.core);
+    out += &format!("pmd thread numa_id {} core_id {}:\n", t.node, t.core);
+    out += &format!("  isolated : {}\n", t.isolated);
     for q in &t.rxqs {
         out += &format!(
             "  port: {:<16}  queue-id: {:2} (enabled)   pmd usage: {}\n",

@@ -76,3 +76,46 @@ fn plans_change_only_when_something_changed() {
     assert_eq!(d.log_lines("PMD thread on core").len(), 1, "{}", d.log());
     assert_eq!(d.log_lines("added interface").len(), 2, "the bridge's own, and p1");
 }
+
+/// Which core polls the first queue of each port, and whether it is isolated.
+fn shown(d: &Daemon) -> Vec<(String, String, bool)> {
+    let (mut core, mut isolated, mut out) = (String::new(), false, Vec::new());
+    for line in d.appctl("dpif-netdev/pmd-rxq-show").lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["pmd", .., n] => core = n.trim_end_matches(':').to_owned(),
+            ["isolated", ":", yes] => isolated = yes == "true",
+            ["port:", name, ..] => out.push((name.to_owned(), core.clone(), isolated)),
+            _ => {}
+        }
+    }
+    out.sort();
+    out
+}
+
+#[test]
+fn queues_are_pinned_isolated_and_placed_anew() {
+    let d = Daemon::start();
+    d.vsctl("set Open_vSwitch . other_config:pmd-cpu-mask=0x3 -- add-br br0");
+    for port in ["a", "b", "c"] {
+        d.vsctl(&format!("add-port br0 {port} -- set Interface {port} type=dpdkvhostuser"));
+    }
+    let is = |want: [(&str, &str, bool); 3]| {
+        let want = want.map(|(p, c, i)| (p.to_owned(), c.to_owned(), i));
+        let got = shown(&d);
+        assert_eq!(got, want);
+    };
+    // There and back.
+    is([("a", "0", false), ("b", "1", false), ("c", "1", false)]);
+    d.vsctl("set Open_vSwitch . other_config:pmd-rxq-assign=roundrobin");
+    is([("a", "0", false), ("b", "1", false), ("c", "0", false)]);
+    d.vsctl("set Interface a other_config:pmd-rxq-affinity=0:1");
+    is([("a", "1", true), ("b", "0", false), ("c", "0", false)]);
+    d.vsctl(
+        "set Open_vSwitch . other_config:pmd-rxq-assign=group other_config:pmd-rxq-isolate=false",
+    );
+    is([("a", "1", false), ("b", "0", false), ("c", "0", false)]);
+    assert_eq!(d.appctl("dpif-netdev/pmd-rxq-rebalance"), "pmd rxq rebalance requested.\n");
+    d.vsctl("set Open_vSwitch . other_config:pmd-rxq-assign=fastest");
+    assert_eq!(d.log_lines("\"fastest\" is none of").len(), 1, "{}", d.log());
+}
