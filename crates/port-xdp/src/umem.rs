@@ -28,13 +28,10 @@ impl Umem {
         let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
         let huge_flags = flags | MapFlags::HUGETLB | MapFlags::POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let huge = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, huge_flags) };
-        let (base, huge) = match huge {
+        let map = |flags| unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, flags) };
+        let (base, huge) = match map(huge_flags) {
             Ok(base) => (base, true),
-            // SAFETY: as above.
-            Err(_) => {
-                (unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, flags) }?, false)
-            }
+            Err(_) => (map(flags)?, false),
         };
         Ok(Umem { base, bytes, huge })
     }

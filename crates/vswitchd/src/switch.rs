@@ -382,8 +382,8 @@ impl Switch {
     fn publish_ports(&mut self) {
         let entry = |r: &Running| {
             let (port, by_worker) = (r.opened.port()?, r.opened.by_worker());
-            let row = self.desired.bridges.iter().flat_map(|b| &b.interfaces);
-            let row = row.filter(|i| i.uuid == r.uuid).next();
+            let mut rows = self.desired.bridges.iter().flat_map(|b| &b.interfaces);
+            let row = rows.find(|i| i.uuid == r.uuid);
             let affinity = row.map(|i| i.affinity.clone()).unwrap_or_default();
             Some(PortEntry { number: r.dp, port, node: None, polled: true, by_worker, affinity })
         };
