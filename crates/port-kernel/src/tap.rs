@@ -7,7 +7,7 @@ use packet::{Abilities, Burst, BurstBuf, DropReason, Set};
 use port::{Counters, Port, Wait, Waker};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// One queue of the device.
 struct Queue {
@@ -20,6 +20,8 @@ pub struct TapPort {
     name: String,
     queues: Vec<Queue>,
     mtu: AtomicU32,
+    /// The host has it up, as far as is known.
+    up: AtomicBool,
     sent: Sent,
 }
 
@@ -41,9 +43,16 @@ impl TapPort {
             open.push(Queue { fd, receiver: Receiver::new() });
         }
         let (mtu, sent) = (AtomicU32::new(mtu), Sent::default());
-        let port = TapPort { name: name.to_owned(), queues: open, mtu, sent };
+        let up = AtomicBool::new(true);
+        let port = TapPort { name: name.to_owned(), queues: open, mtu, up, sent };
         port.set_abilities(abilities);
         Ok(port)
+    }
+
+    /// Says whether the host has the device up: what is sent to one that is down is dropped without asking
+    /// the kernel, so that a bridge's own port that nobody uses costs floods no system call.
+    pub fn set_up(&self, up: bool) {
+        self.up.store(up, Relaxed);
     }
 
     /// Changes what the host may leave to do in frames that it sends from now on.
@@ -96,8 +105,10 @@ impl Port for TapPort {
     fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set) {
         let longest = self.mtu().saturating_add(FRAME_OVERHEAD) as usize;
         match self.queues.get(thread % self.queues.len().max(1)) {
-            Some(queue) => send(&queue.fd, burst, set, longest, &self.sent),
-            None => self.sent.dropped(DropReason::TxNoQueue, set.len() as u64),
+            Some(queue) if self.up.load(Relaxed) => {
+                send(&queue.fd, burst, set, longest, &self.sent)
+            }
+            _ => self.sent.dropped(DropReason::TxNoQueue, set.len() as u64),
         }
     }
 

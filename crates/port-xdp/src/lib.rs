@@ -1,7 +1,7 @@
 //! AF_XDP ports: receive queues of a netdev that stays with its kernel driver, polled through rings that are
 //! shared with the kernel. The principal type is [`XdpPort`].
 //!
-//! A socket for each queue has rings ([`ring`]) and frames of its own ([`umem`]); a program of five
+//! A socket for each queue has rings ([`ring`]) and frames of its own ([`umem`]); a program of six
 //! instructions ([`program`]) sends what a queue receives to its socket, and lets pass to the host what other
 //! queues receive. It is attached by a `bpf_link`, which goes with the process, however that ends.
 //!
@@ -10,7 +10,7 @@
 //!
 //! Rings and program are our own, over `libc`: `xsk-rs` needs clang, m4 and libelf to build, leaves its program
 //! attached when the process is killed, and its ring operations are calls into C; `aya` would bring a loader
-//! for what are five instructions.
+//! for what are six instructions.
 //!
 //! `unsafe` is in [`sys`] (system calls), [`umem`], [`ring`] (shared memory) and [`queue`] (lent frames).
 

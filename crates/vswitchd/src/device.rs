@@ -173,10 +173,15 @@ impl Opened {
         }
     }
 
-    /// Has frames limited to the MTU that the netdev has now.
+    /// Has frames limited to the MTU that the netdev has now, and none sent to a device that is down.
     pub(crate) fn follow_link(&self) {
         match (&self.device, self.link()) {
-            (Device::Tap(port), Some(link)) => port.set_mtu(link.mtu),
+            (Device::Tap(port), Some(link)) => {
+                port.set_mtu(link.mtu);
+                port.set_up(link.admin_up);
+            }
+            // In another namespace: the kernel says it when it is asked.
+            (Device::Tap(port), None) => port.set_up(true),
             (Device::Netdev(port), Some(link)) => port.set_mtu(link.mtu),
             (Device::Xdp(port), Some(link)) => port.set_mtu(link.mtu),
             _ => {}
