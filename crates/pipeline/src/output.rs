@@ -1,6 +1,7 @@
 //! Actions that send the packet somewhere.
 
 use crate::note::NoteKind;
+use crate::port::Port;
 use crate::walk::{Walk, Within};
 use flow::{Action as Step, Punt, PuntReason};
 use openflow::{
@@ -30,6 +31,9 @@ impl Walk<'_> {
     /// To a port, wherever the packet came from.
     pub fn send(&mut self, port: OfPort) {
         match self.port(port) {
+            Some(port) if self.is_protected(port) => {
+                self.warn("Flow is between protected ports, skipping output.");
+            }
             Some(port) => {
                 self.commit();
                 self.out.push(Step::Output(port.dp));
@@ -38,11 +42,18 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether this port and the one that the packet came in by are both protected.
+    fn is_protected(&self, to: &Port) -> bool {
+        to.config.protected && self.port(self.in_port()).is_some_and(|p| p.config.protected)
+    }
+
     /// To all ports of the bridge but the one that the packet came in by.
     pub fn flood(&mut self) {
         let from = self.in_port();
         self.commit();
         let others = self.bridge.ports.by_number.values().filter(|p| p.number != from);
+        let protected = self.port(from).is_some_and(|p| p.config.protected);
+        let others = others.filter(|p| !(protected && p.config.protected));
         self.out.extend(others.map(|p| Step::Output(p.dp)));
     }
 

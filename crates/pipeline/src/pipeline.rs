@@ -5,6 +5,7 @@ use crate::core::{Core, Snapshot};
 use crate::error::Error;
 use crate::port::{self, OfPort, Port, PortId};
 use crate::translate::{self, Noted};
+use crate::vlan::PortConfig;
 use flow::{DpPort, FlowKey, Translate, Translation};
 use openflow::{Action, FullKey, PortNames};
 use std::collections::{BTreeMap, HashMap};
@@ -235,6 +236,21 @@ impl Pipeline {
         number: OfPort,
         dp: DpPort,
     ) -> Result<(), Error> {
+        self.add_port_with(bridge, name, number, dp, PortConfig::default())
+    }
+
+    /// As [`Pipeline::add_port`], with settings that its first packet already meets.
+    ///
+    /// # Errors
+    /// As [`Pipeline::add_port`].
+    pub fn add_port_with(
+        &self,
+        bridge: &str,
+        name: &str,
+        number: OfPort,
+        dp: DpPort,
+        config: PortConfig,
+    ) -> Result<(), Error> {
         self.core.change(|control| {
             let mut bridge = Bridge::clone(&*self.bridge(bridge)?);
             port::check(number)?;
@@ -251,7 +267,8 @@ impl Pipeline {
             control.last_port += 1;
             let id = PortId(control.last_port);
             let mut ports = Ports::clone(&bridge.ports);
-            ports.put(Port { id, name: name.to_owned(), number, dp, link_up: true });
+            let name = name.to_owned();
+            ports.put(Port { id, name, number, dp, link_up: true, config });
             bridge.ports = Arc::new(ports);
             // Before the first packet from it can teach anything.
             bridge.fdb.lock().add_port(id, number);
@@ -285,18 +302,36 @@ impl Pipeline {
     /// # Errors
     /// [`Error::NoBridge`], [`Error::NoPort`].
     pub fn set_port_state(&self, bridge: &str, number: OfPort, link_up: bool) -> Result<(), Error> {
+        self.change_port(bridge, number, |port| port.link_up = link_up)
+    }
+
+    /// Changes a port's settings. Addresses that were learned on it in VLANs of before age as others do.
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`], [`Error::NoPort`].
+    pub fn set_port(&self, bridge: &str, number: OfPort, config: PortConfig) -> Result<(), Error> {
+        self.change_port(bridge, number, |port| port.config = config)
+    }
+
+    fn change_port(
+        &self,
+        bridge: &str,
+        number: OfPort,
+        change: impl FnOnce(&mut Port),
+    ) -> Result<(), Error> {
         self.change_bridge(bridge, |bridge| {
-            let Some(port) = bridge.ports.by_number.get(&number) else {
+            let Some(before) = bridge.ports.by_number.get(&number) else {
                 return Err(no_port(bridge, &number.to_string()));
             };
-            if port.link_up == link_up {
-                return Ok(((), false));
+            let mut port = Port::clone(before);
+            change(&mut port);
+            let matters = (port.link_up, port.config) != (before.link_up, before.config);
+            if matters {
+                let mut ports = Ports::clone(&bridge.ports);
+                ports.put(port);
+                bridge.ports = Arc::new(ports);
             }
-            let port = Port { link_up, ..Port::clone(port) };
-            let mut ports = Ports::clone(&bridge.ports);
-            ports.put(port);
-            bridge.ports = Arc::new(ports);
-            Ok(((), true))
+            Ok(((), matters))
         })
     }
 

@@ -1,6 +1,7 @@
 //! Ports of a bridge as the pipeline sees them.
 
 use crate::error::Error;
+use crate::vlan::PortConfig;
 use flow::DpPort;
 pub use openflow::OfPort;
 
@@ -23,4 +24,5 @@ pub(crate) struct Port {
     pub dp: DpPort,
     /// Its link is up, which fast failover, bundles and select groups ask for.
     pub link_up: bool,
+    pub config: PortConfig,
 }

@@ -3,7 +3,9 @@
 use crate::flow_table;
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
-use pipeline::BridgeConfig;
+use pipeline::{
+    BridgeConfig, DEFAULT_VLAN_LIMIT, MAX_VLAN_LIMIT, PortColumns, PortConfig, VlanSet,
+};
 use pmd::SleepMax;
 use std::collections::{BTreeMap, BTreeSet};
 use tables::TableConfig;
@@ -33,10 +35,23 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "datapath_version",
             "fail_mode",
             "flow_tables",
+            "flood_vlans",
         ]),
     ),
     ("Flow_Table", Some(&["name", "flow_limit", "overflow_policy", "groups", "prefixes"])),
-    ("Port", Some(&["name", "interfaces"])),
+    (
+        "Port",
+        Some(&[
+            "name",
+            "interfaces",
+            "vlan_mode",
+            "tag",
+            "trunks",
+            "cvlans",
+            "protected",
+            "other_config",
+        ]),
+    ),
     (
         "Interface",
         Some(&[
@@ -71,6 +86,8 @@ pub(crate) struct Interface {
     pub(crate) ofport: Option<i64>,
     /// It is one of several of its port.
     pub(crate) bonded: bool,
+    /// Settings of its port.
+    pub(crate) port: PortConfig,
 }
 
 /// A bridge as configured.
@@ -102,7 +119,14 @@ impl Desired {
     /// Reads the configuration.
     pub(crate) fn read(db: &Replica) -> Desired {
         let Some((uuid, root)) = db.only_row("Open_vSwitch") else { return Desired::default() };
-        let mut reading = Reading { db, seen: BTreeSet::new(), complaints: Vec::new() };
+        let (seen, complaints) = (BTreeSet::new(), Vec::new());
+        let mut reading = Reading { db, seen, complaints, vlan_limit: DEFAULT_VLAN_LIMIT };
+        reading.vlan_limit = match reading.number("other_config", root, "vlan-limit") {
+            None => DEFAULT_VLAN_LIMIT,
+            Some(n @ 1..=2) => n as u8,
+            // No limit but that of the switch.
+            Some(_) => MAX_VLAN_LIMIT,
+        };
         let rows =
             root.uuids("bridges").into_iter().filter_map(|b| Some((b, db.row("Bridge", b)?)));
         let mut rows: Vec<(Uuid, &Row)> = rows.collect();
@@ -147,6 +171,7 @@ struct Reading<'a> {
     /// Interfaces met so far: nothing in the schema keeps two ports from having the same.
     seen: BTreeSet<Uuid>,
     complaints: Vec<String>,
+    vlan_limit: u8,
 }
 
 impl Reading<'_> {
@@ -160,10 +185,13 @@ impl Reading<'_> {
             value.map(|v| u32::try_from(v).unwrap_or(u32::MAX))
         };
         let default = BridgeConfig::default();
+        let flood_vlans = VlanSet::of(row.integers("flood_vlans"));
         let config = BridgeConfig {
             mac_aging_s: number("mac-aging-time").unwrap_or(default.mac_aging_s),
             mac_table_size: number("mac-table-size").unwrap_or(default.mac_table_size),
             forward_bpdu: row.map_value("other_config", "forward-bpdu") == Some("true"),
+            flood_vlans,
+            vlan_limit: self.vlan_limit,
         };
         let datapath_type = row.string("datapath_type");
         if !["", "system", "netdev"].contains(&datapath_type) {
@@ -183,10 +211,11 @@ impl Reading<'_> {
         for port in row.uuids("ports").into_iter().filter_map(|p| self.db.row("Port", p)) {
             let members = port.uuids("interfaces");
             let bonded = members.len() > 1;
+            let config = self.port(port);
             for uuid in members {
                 let Some(row) = self.db.row("Interface", uuid) else { continue };
                 if self.seen.insert(uuid) {
-                    interfaces.push(interface(uuid, row, bonded));
+                    interfaces.push(interface(uuid, row, bonded, config));
                 } else {
                     let name = row.string("name");
                     let text = format!("bridge {bridge}: interface {name} is in another port too");
@@ -195,6 +224,21 @@ impl Reading<'_> {
             }
         }
         interfaces
+    }
+
+    /// Settings of a row of Port.
+    fn port(&mut self, row: &Row) -> PortConfig {
+        let columns = PortColumns {
+            vlan_mode: row.optional_string("vlan_mode"),
+            tag: row.integer("tag"),
+            trunks: row.integers("trunks"),
+            cvlans: row.integers("cvlans"),
+            qinq_ethtype: row.map_value("other_config", "qinq-ethtype"),
+            priority_tags: row.map_value("other_config", "priority-tags"),
+            protected: row.boolean("protected"),
+        };
+        let name = row.string("name");
+        PortConfig::new(&columns, |c| self.complaints.push(format!("port {name}: {c}")))
     }
 
     /// Complains of interfaces of one bridge that ask for the same number.
@@ -241,7 +285,7 @@ fn datapath_id(uuid: Uuid, row: &Row) -> String {
     format!("0000{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
 }
 
-fn interface(uuid: Uuid, row: &Row, bonded: bool) -> Interface {
+fn interface(uuid: Uuid, row: &Row, bonded: bool, port: PortConfig) -> Interface {
     Interface {
         uuid,
         name: row.string("name").to_owned(),
@@ -251,5 +295,6 @@ fn interface(uuid: Uuid, row: &Row, bonded: bool) -> Interface {
         ofport_request: row.integer("ofport_request"),
         ofport: row.integer("ofport"),
         bonded,
+        port,
     }
 }

@@ -153,6 +153,9 @@ impl Switch {
             outcomes.insert(w.interface.uuid, outcome);
         }
         self.outcomes = outcomes;
+        for bridge in &desired.bridges {
+            self.follow_ports(bridge);
+        }
         self.desired = desired;
         self.links_changed();
         self.publish_ports();
@@ -300,7 +303,8 @@ impl Switch {
             }
             None => self.open(name, w.spec.clone()?, mtu, offers)?,
         };
-        if let Err(e) = self.pipeline.add_port(bridge, name, number, dp) {
+        let settings = w.interface.port;
+        if let Err(e) = self.pipeline.add_port_with(bridge, name, number, dp, settings) {
             opened.close();
             return Err(e.to_string());
         }

@@ -16,3 +16,4 @@ mod restart;
 mod startfile;
 mod threads;
 mod traffic;
+mod vlans;
