@@ -266,6 +266,7 @@ impl Ovs {
             for frame in tap.frames.drain(..) {
                 match mark_of(&frame) {
                     Some(mark) => at = (mark - from) as usize,
+                    None if is_of_mark(&frame) => {}
                     None => outputs[at].entry(port).or_default().push(frame),
                 }
             }
@@ -335,6 +336,11 @@ fn mark_frame(mark: u32) -> Vec<u8> {
     frame.extend(MARK_TYPE.to_be_bytes());
     frame.extend(mark.to_be_bytes());
     frame
+}
+
+/// Whether a frame is a mark or a copy of one, with whatever tags.
+fn is_of_mark(frame: &[u8]) -> bool {
+    frame.starts_with(&mark_frame(0)[..12])
 }
 
 fn mark_of(frame: &[u8]) -> Option<u32> {

@@ -1,6 +1,7 @@
 //! One bridge in a snapshot: ports, tables and settings as they are between two changes.
 
 use crate::fdb::{DEFAULT_AGING_S, DEFAULT_TABLE_SIZE, Fdb};
+use crate::mirror::Mirror;
 use crate::port::Port;
 use crate::vlan::VlanSet;
 use flow::DpPort;
@@ -120,6 +121,7 @@ pub(crate) struct Bridge {
     /// What flows learn that have `delete_learned`; `None` if there are no such flows.
     pub teachers: Option<Arc<BTreeSet<(u64, u8)>>>,
     pub fdb: Arc<SharedFdb>,
+    pub mirrors: Arc<Vec<Mirror>>,
 }
 
 impl Bridge {
@@ -139,6 +141,7 @@ impl Bridge {
             removed: Vec::new(),
             teachers: None,
             fdb,
+            mirrors: Arc::default(),
         }
     }
 

@@ -37,6 +37,7 @@ mod frozen;
 mod hash;
 mod headers;
 mod learn;
+mod mirror;
 mod normal;
 mod normal_tags;
 mod note;
@@ -61,8 +62,9 @@ pub use fdb::{
     DEFAULT_AGING_S, DEFAULT_TABLE_SIZE, GRAT_ARP_LOCK_MS, MAX_AGING_S, MAX_TABLE_SIZE,
     MIN_AGING_S, MIN_TABLE_SIZE,
 };
+pub use mirror::{MAX_MIRRORS, MirrorConfig, MirrorOutput, Selected};
 pub use note::{Note, NoteKind};
-pub use pipeline::{Names, Pipeline, PortInfo};
+pub use pipeline::{MirrorStatistics, Names, Pipeline, PortInfo};
 pub use port::OfPort;
 pub use translate::Noted;
 pub use vlan::{PortColumns, PortConfig, PriorityTags, VlanMode, VlanSet};

@@ -21,7 +21,7 @@ const ARP_REPLY: u8 = 2;
 
 /// True for addresses that bridges keep to the link: IEEE 802.1D's and vendors' protocols of the
 /// same kind (ovs-vswitchd.conf.db(5), `forward-bpdu`).
-fn is_reserved(dst: Mac) -> bool {
+pub(crate) fn is_reserved(dst: Mac) -> bool {
     match dst.0 {
         // STP, pause, LACP, LLDP and others.
         [0x01, 0x80, 0xc2, 0, 0, last] => last < 0x10,
@@ -68,6 +68,9 @@ impl Walk<'_> {
             return self.warn("partial VLAN tag, dropping");
         }
         let (dst, src) = self.h.addresses();
+        if self.bridge.is_mirror_output(self.in_port()) {
+            return self.warn("input port is mirror output port, dropping");
+        }
         let id = first_id(&mut self.h);
         // Whatever comes from a controller is as from a trunk of all VLANs.
         let trunk = PortConfig::default();
@@ -134,14 +137,15 @@ impl Walk<'_> {
     fn flood_vlan(&mut self, inside: &Inside) {
         let (bridge, from) = (self.bridge, self.in_port());
         for port in bridge.ports.by_number.values().filter(|p| p.number != from) {
-            if inside.reaches(&mut self.h, &port.config) {
+            let open = !bridge.is_mirror_output(port.number);
+            if open && inside.reaches(&mut self.h, &port.config) {
                 self.forward(inside, port);
             }
         }
     }
 
     /// To a port, with the tags that it leaves that port with.
-    fn forward(&mut self, inside: &Inside, port: &Port) {
+    pub(crate) fn forward(&mut self, inside: &Inside, port: &Port) {
         let Some(tags) = inside.leaving(&mut self.h, &port.config) else {
             return self.send(port.number);
         };

@@ -84,7 +84,7 @@ impl Inside {
     /// than `limit` own tags are read.
     pub fn new(h: &mut Headers, port: &PortConfig, id: u16, limit: u8) -> Inside {
         // Whether there is a tag was looked at for its ID.
-        let first = is_tag(&h.pkt().vlan[0]).then_some(Tag::Own(0));
+        let first = (limit > 0 && is_tag(&h.pkt().vlan[0])).then_some(Tag::Own(0));
         let mut inside =
             Inside { tags: [first, None, None], own: u8::from(first.is_some()), vlan: id };
         let native = match port.mode {
@@ -114,6 +114,19 @@ impl Inside {
             inside.vlan = port.tag;
         }
         inside
+    }
+
+    /// The same frame in another VLAN.
+    pub fn moved(&self, h: &mut Headers, vlan: u16) -> Inside {
+        let first = match self.tags[0] {
+            Some(Tag::Own(at)) => whole(h, at),
+            Some(Tag::New(tag)) => tag,
+            None => Vlan::default(),
+        };
+        let tpid = if is_tag(&first) { first.tpid } else { U16::new(ether_type::VLAN) };
+        let tci = U16::new(vlan | first.tci.get() & PCP | TAG_PRESENT);
+        let [_, second, third] = self.tags;
+        Inside { tags: [Some(Tag::New(Vlan { tpid, tci })), second, third], vlan, ..*self }
     }
 
     /// The ID of the second tag, 0 if there is none.

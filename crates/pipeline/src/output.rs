@@ -36,7 +36,9 @@ impl Walk<'_> {
             }
             Some(port) => {
                 self.commit();
+                self.out.extend(self.snaplen.map(|n| Step::Trunc(n.into())));
                 self.out.push(Step::Output(port.dp));
+                self.mirror_departure(port);
             }
             None => self.warn("Nonexistent output port"),
         }
@@ -50,6 +52,11 @@ impl Walk<'_> {
     /// To all ports of the bridge but the one that the packet came in by.
     pub fn flood(&mut self) {
         let from = self.in_port();
+        if !self.bridge.mirrors.is_empty() {
+            let bridge = self.bridge;
+            let others = bridge.ports.by_number.keys().filter(|p| **p != from);
+            return others.for_each(|p| self.send(*p));
+        }
         self.commit();
         let others = self.bridge.ports.by_number.values().filter(|p| p.number != from);
         let protected = self.port(from).is_some_and(|p| p.config.protected);

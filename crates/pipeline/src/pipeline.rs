@@ -3,6 +3,7 @@
 use crate::bridge::{Bridge, BridgeConfig, BridgeId, Ports, SharedFdb};
 use crate::core::{Core, Snapshot};
 use crate::error::Error;
+use crate::mirror::{MAX_MIRRORS, Mirror, MirrorConfig};
 use crate::port::{self, OfPort, Port, PortId};
 use crate::translate::{self, Noted};
 use crate::vlan::PortConfig;
@@ -31,6 +32,9 @@ pub struct PortInfo {
 pub struct Pipeline {
     pub(crate) core: Arc<Core>,
 }
+
+/// Packets and bytes that mirrors selected, by [`MirrorConfig::id`].
+pub type MirrorStatistics = Vec<(u128, (u64, u64))>;
 
 /// The ports of a bridge as they were, by name.
 #[derive(Debug, Clone)]
@@ -311,6 +315,37 @@ impl Pipeline {
     /// [`Error::NoBridge`], [`Error::NoPort`].
     pub fn set_port(&self, bridge: &str, number: OfPort, config: PortConfig) -> Result<(), Error> {
         self.change_port(bridge, number, |port| port.config = config)
+    }
+
+    /// Gives a bridge its mirrors, the first [`MAX_MIRRORS`] of them. Those that were there before keep
+    /// their statistics.
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`].
+    pub fn set_mirrors(&self, bridge: &str, configs: &[MirrorConfig]) -> Result<(), Error> {
+        self.change_bridge(bridge, |bridge| {
+            let configs = &configs[..configs.len().min(MAX_MIRRORS)];
+            let before = &bridge.mirrors;
+            if before.iter().map(|m| &m.config).eq(configs) {
+                return Ok(((), false));
+            }
+            let counts = |c: &MirrorConfig| {
+                let same = before.iter().find(|m| m.config.id == c.id);
+                same.map_or_else(Arc::default, |m| Arc::clone(&m.counts))
+            };
+            let mirror = |c: &MirrorConfig| Mirror { config: c.clone(), counts: counts(c) };
+            bridge.mirrors = Arc::new(configs.iter().map(mirror).collect());
+            Ok(((), true))
+        })
+    }
+
+    /// Packets and bytes that each mirror of a bridge selected, by its [`MirrorConfig::id`].
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`].
+    pub fn mirror_counts(&self, bridge: &str) -> Result<MirrorStatistics, Error> {
+        let bridge = self.bridge(bridge)?;
+        Ok(bridge.mirrors.iter().map(|m| (m.config.id, m.counts.get())).collect())
     }
 
     fn change_port(

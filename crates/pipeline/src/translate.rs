@@ -116,7 +116,9 @@ pub(crate) fn packet(
     };
     let key = full_key(pkt, port);
     let mut walk = begin(core, bridge, key, pkt, tracing);
-    walk.table(FIRST_TABLE, port);
+    if walk.mirror_arrival() {
+        walk.table(FIRST_TABLE, port);
+    }
     walk.conclude();
     end(walk, key)
 }
@@ -139,6 +141,7 @@ pub(crate) fn traced(core: &Arc<Core>, bridge: &Bridge, key: FullKey, how: Trace
         notes.named = how.named;
     }
     match how.actions {
+        _ if !walk.mirror_arrival() => {}
         Some(actions) => {
             walk.within.packet_out = true;
             walk.run(actions);
@@ -193,7 +196,9 @@ pub(crate) fn packet_out(
     let key = FullKey { in_port, actset_output, ..*key };
     let mut walk = begin(core, bridge, key, &key.pkt, tracing);
     walk.within.packet_out = true;
-    walk.run(actions);
+    if walk.mirror_arrival() {
+        walk.run(actions);
+    }
     walk.conclude();
     end(walk, key)
 }

@@ -1,6 +1,7 @@
 //! The configuration as plain values, read from the database's rows.
 
 use crate::flow_table;
+use crate::mirror::{self, Mirror};
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
 use pipeline::{
@@ -36,6 +37,21 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "fail_mode",
             "flow_tables",
             "flood_vlans",
+            "mirrors",
+        ]),
+    ),
+    (
+        "Mirror",
+        Some(&[
+            "name",
+            "select_all",
+            "select_src_port",
+            "select_dst_port",
+            "select_vlan",
+            "output_port",
+            "output_vlan",
+            "snaplen",
+            "statistics",
         ]),
     ),
     ("Flow_Table", Some(&["name", "flow_limit", "overflow_policy", "groups", "prefixes"])),
@@ -102,6 +118,7 @@ pub(crate) struct Bridge {
     /// Tables that have a configuration.
     pub(crate) flow_tables: BTreeMap<u8, TableConfig>,
     pub(crate) interfaces: Vec<Interface>,
+    pub(crate) mirrors: Vec<Mirror>,
 }
 
 /// All that the daemon follows.
@@ -202,8 +219,9 @@ impl Reading<'_> {
         let mut complain = |text| complaints.push(format!("bridge {name}: {text}"));
         let flow_tables = flow_table::read(self.db, row, &mut complain);
         let secure = row.optional_string("fail_mode") == Some("secure");
+        let mirrors = mirror::read(self.db, row, &mut complain);
         let datapath_id = datapath_id(uuid, row);
-        Bridge { uuid, datapath_id, name, config, secure, flow_tables, interfaces }
+        Bridge { uuid, datapath_id, name, config, secure, flow_tables, interfaces, mirrors }
     }
 
     fn interfaces(&mut self, bridge: &str, row: &Row) -> Vec<Interface> {

@@ -155,6 +155,7 @@ impl Switch {
         self.outcomes = outcomes;
         for bridge in &desired.bridges {
             self.follow_ports(bridge);
+            self.follow_mirrors(bridge);
         }
         self.desired = desired;
         self.links_changed();

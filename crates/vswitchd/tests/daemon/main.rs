@@ -7,6 +7,7 @@ mod commands;
 mod configure;
 mod flows;
 mod idle;
+mod mirrors;
 mod numbers;
 mod ofctl;
 mod ovs;
