@@ -19,6 +19,8 @@
 //! - What follows `check_pkt_larger` in its list is run for both answers, each with the action set as it
 //!   was; OVS runs the action set twice for the larger packets.
 //! - Nested lists of actions end at 512, OVS's at 64 turns through the same or earlier tables only.
+//! - A packet that leaves by several selected ports is mirrored as it leaves the one with the lowest
+//!   number; OVS goes by a hash table.
 //! - A table miss drops. Packets for controllers that `pause` go on at once.
 #![forbid(unsafe_code)]
 
