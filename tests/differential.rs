@@ -32,6 +32,8 @@ mod minimise;
 mod ours;
 #[path = "differential/ovs.rs"]
 mod ovs;
+#[path = "differential/ports.rs"]
+mod ports;
 #[path = "differential/rng.rs"]
 mod rng;
 #[path = "differential/scenario.rs"]

@@ -9,7 +9,7 @@ use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
 use flow::{Action, DpPort, Extracted, FlowKey, Translation, extract, odp};
 use openflow::{Command, FlowMod, GroupCommand, MeterCommand, OfPort, PortNames};
 use packet::{BURST, Burst, BurstBuf, HEADER_BYTES, Lender, Set};
-use pipeline::{BridgeConfig, Note, NoteKind, Noted, Pipeline};
+use pipeline::{BridgeConfig, MAX_VLAN_LIMIT, Note, NoteKind, Noted, Pipeline};
 use pmd::{Clock, Revalidator};
 use port::{Counters, Port};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -111,7 +111,9 @@ impl Ours {
     /// A switch with the scenario's groups and flows, as far as it accepts them.
     pub fn load(scenario: &Scenario) -> Result<Ours> {
         let pipeline = Arc::new(Pipeline::new());
-        pipeline.add_bridge(BRIDGE, BridgeConfig::default(), NOW_MS)?;
+        // As OVS is told.
+        let config = BridgeConfig { vlan_limit: MAX_VLAN_LIMIT, ..BridgeConfig::default() };
+        pipeline.add_bridge(BRIDGE, config, NOW_MS)?;
         let frames: Arc<[Input]> = scenario.inputs.clone().into();
         let (mut ports, mut map) = (Vec::new(), PortMap::default());
         for (name, number, dp) in PORTS {

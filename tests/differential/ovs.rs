@@ -38,6 +38,7 @@ pub struct Ovs {
     taps: Vec<Tap>,
     mark: u32,
     daemon: Process,
+    db: String,
     _server: Process,
     dir: tempfile::TempDir,
 }
@@ -91,7 +92,7 @@ impl Ovs {
         }
         let mut control = unixctl::Client::connect(at("ctl"))?;
         control.set_timeout(Some(PATIENCE))?;
-        let mut ovs = Ovs { control, taps, mark: 0, daemon, _server: server, dir };
+        let mut ovs = Ovs { control, taps, mark: 0, daemon, db, _server: server, dir };
         ovs.set_up()?;
         Ok(ovs)
     }
@@ -106,6 +107,13 @@ impl Ovs {
         })?;
         let added = self.ofctl(&["-O", "OpenFlow15", "add-meter"], &[METER])?;
         added.map(drop).map_err(anyhow::Error::msg)
+    }
+
+    /// Runs ovs-vsctl, and waits until the daemon has followed.
+    pub fn vsctl(&self, arguments: &[String]) -> Result<()> {
+        let mut c = Command::new("ovs-vsctl");
+        c.arg(format!("--db={}", self.db)).arg("--timeout=30").args(arguments);
+        process::output(&mut c).map(drop)
     }
 
     /// Calls a command of its control socket.
@@ -258,6 +266,7 @@ impl Ovs {
             for frame in tap.frames.drain(..) {
                 match mark_of(&frame) {
                     Some(mark) => at = (mark - from) as usize,
+                    None if is_of_mark(&frame) => {}
                     None => outputs[at].entry(port).or_default().push(frame),
                 }
             }
@@ -327,6 +336,11 @@ fn mark_frame(mark: u32) -> Vec<u8> {
     frame.extend(MARK_TYPE.to_be_bytes());
     frame.extend(mark.to_be_bytes());
     frame
+}
+
+/// Whether a frame is a mark or a copy of one, with whatever tags.
+fn is_of_mark(frame: &[u8]) -> bool {
+    frame.starts_with(&mark_frame(0)[..12])
 }
 
 fn mark_of(frame: &[u8]) -> Option<u32> {

@@ -53,6 +53,7 @@ impl Walk<'_> {
             stack: self.stack.clone(),
             action_set: self.action_set.clone(),
             within: self.within,
+            mirrored: self.mirrored,
             todo: std::mem::take(&mut self.todo),
         };
         match self.core.frozen.put(state) {
@@ -155,7 +156,7 @@ impl<'a> Walk<'a> {
     pub fn resume(&mut self, state: &'a State) {
         self.stack.clone_from(&state.stack);
         self.action_set.clone_from(&state.action_set);
-        self.within = state.within;
+        (self.within, self.mirrored) = (state.within, state.mirrored);
         for (i, todo) in state.todo.iter().enumerate() {
             self.place = crate::walk::Place { table: todo.table, rule: todo.rule.as_ref() };
             self.run(&todo.actions);

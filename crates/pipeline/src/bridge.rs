@@ -1,7 +1,9 @@
 //! One bridge in a snapshot: ports, tables and settings as they are between two changes.
 
 use crate::fdb::{DEFAULT_AGING_S, DEFAULT_TABLE_SIZE, Fdb};
+use crate::mirror::Mirror;
 use crate::port::Port;
+use crate::vlan::VlanSet;
 use flow::DpPort;
 use openflow::{Action, Command, FlowMod, OfPort, PortNames};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,7 +22,16 @@ pub struct BridgeConfig {
     pub mac_table_size: u32,
     /// `forward-bpdu`: NORMAL forwards frames to reserved multicast addresses too.
     pub forward_bpdu: bool,
+    /// `flood_vlans`: no addresses are learned in these.
+    pub flood_vlans: VlanSet,
+    /// `other_config:vlan-limit` of the switch, 1 or 2: tags that NORMAL reads. Flows always see two.
+    pub vlan_limit: u8,
 }
+
+/// `other_config:vlan-limit` of a switch that names none (ovs-vswitchd.conf.db(5)).
+pub const DEFAULT_VLAN_LIMIT: u8 = 1;
+/// The most tags that are read, also for `vlan-limit=0`.
+pub const MAX_VLAN_LIMIT: u8 = 2;
 
 impl Default for BridgeConfig {
     fn default() -> Self {
@@ -28,6 +39,8 @@ impl Default for BridgeConfig {
             mac_aging_s: DEFAULT_AGING_S,
             mac_table_size: DEFAULT_TABLE_SIZE,
             forward_bpdu: false,
+            flood_vlans: VlanSet::EMPTY,
+            vlan_limit: DEFAULT_VLAN_LIMIT,
         }
     }
 }
@@ -108,6 +121,7 @@ pub(crate) struct Bridge {
     /// What flows learn that have `delete_learned`; `None` if there are no such flows.
     pub teachers: Option<Arc<BTreeSet<(u64, u8)>>>,
     pub fdb: Arc<SharedFdb>,
+    pub mirrors: Arc<Vec<Mirror>>,
 }
 
 impl Bridge {
@@ -127,6 +141,7 @@ impl Bridge {
             removed: Vec::new(),
             teachers: None,
             fdb,
+            mirrors: Arc::default(),
         }
     }
 

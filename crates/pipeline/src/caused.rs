@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::fdb::Lesson;
 use crate::frozen::Frozen;
 use crate::learn::Learned;
+use crate::mirror::MirrorCounts;
 use crate::port::PatchCounts;
 use flow::{Effects, Seen};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub(crate) struct Caused {
     flows: Option<(Arc<Core>, Vec<Arc<Learned>>)>,
     ends: Vec<(Arc<Rule>, u16, u16)>,
     frozen: Vec<Arc<Frozen>>,
+    mirrors: Vec<Arc<MirrorCounts>>,
 }
 
 impl Caused {
@@ -52,6 +54,11 @@ impl Caused {
     /// A group was used, by these of its buckets.
     pub fn group(&mut self, counts: &Arc<GroupCounts>, buckets: std::ops::Range<usize>) {
         self.groups.push((Arc::clone(counts), buckets));
+    }
+
+    /// The packet was sent to a mirror.
+    pub fn mirror(&mut self, counts: &Arc<MirrorCounts>) {
+        self.mirrors.push(Arc::clone(counts));
     }
 
     /// An address was seen.
@@ -105,6 +112,9 @@ impl Effects for Caused {
         }
         for rule in &self.rules {
             rule.counts.add(seen);
+        }
+        for counts in &self.mirrors {
+            counts.add(seen);
         }
         for (counters, found) in &self.tables {
             counters.add(seen.packets, if *found { seen.packets } else { 0 });

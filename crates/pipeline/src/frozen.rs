@@ -40,6 +40,7 @@ pub(crate) struct State {
     pub stack: Vec<u128>,
     pub action_set: Vec<Action>,
     pub within: Within,
+    pub mirrored: u32,
     /// Innermost first.
     pub todo: Vec<Todo>,
 }
@@ -165,6 +166,7 @@ mod tests {
             stack: Vec::new(),
             action_set: Vec::new(),
             within: Within::default(),
+            mirrored: 0,
             todo,
         }
     }

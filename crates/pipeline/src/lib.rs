@@ -19,6 +19,8 @@
 //! - What follows `check_pkt_larger` in its list is run for both answers, each with the action set as it
 //!   was; OVS runs the action set twice for the larger packets.
 //! - Nested lists of actions end at 512, OVS's at 64 turns through the same or earlier tables only.
+//! - A packet that leaves by several selected ports is mirrored as it leaves the one with the lowest
+//!   number; OVS goes by a hash table.
 //! - A table miss drops. Packets for controllers that `pause` go on at once.
 #![forbid(unsafe_code)]
 
@@ -37,7 +39,9 @@ mod frozen;
 mod hash;
 mod headers;
 mod learn;
+mod mirror;
 mod normal;
+mod normal_tags;
 mod note;
 mod output;
 mod patch;
@@ -50,9 +54,10 @@ mod tags;
 mod trace;
 mod trace_command;
 mod translate;
+mod vlan;
 mod walk;
 
-pub use bridge::BridgeConfig;
+pub use bridge::{BridgeConfig, DEFAULT_VLAN_LIMIT, MAX_VLAN_LIMIT};
 pub use change::Refused;
 pub use commands_change::Changes;
 pub use error::Error;
@@ -60,7 +65,9 @@ pub use fdb::{
     DEFAULT_AGING_S, DEFAULT_TABLE_SIZE, GRAT_ARP_LOCK_MS, MAX_AGING_S, MAX_TABLE_SIZE,
     MIN_AGING_S, MIN_TABLE_SIZE,
 };
+pub use mirror::{MAX_MIRRORS, MirrorConfig, MirrorOutput, Selected};
 pub use note::{Note, NoteKind};
-pub use pipeline::{Names, Pipeline, PortInfo};
+pub use pipeline::{MirrorStatistics, Names, Pipeline, PortInfo};
 pub use port::{OfPort, PatchCounts};
 pub use translate::Noted;
+pub use vlan::{PortColumns, PortConfig, PriorityTags, VlanMode, VlanSet};

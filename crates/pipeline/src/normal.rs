@@ -1,29 +1,27 @@
 //! The NORMAL action: a learning switch (ovs-actions(7), "The OVS Normal Pipeline").
 //!
-//! All ports are trunks of all VLANs; frames leave with the tag they came with, unless it says nothing:
-//! VLAN 0 and priority 0.
+//! Which VLAN a frame is in, and with which tags it leaves, is in [`crate::normal_tags`].
 
 use crate::fdb::{Address, Lesson};
 use crate::headers::Headers;
+use crate::normal_tags::{Inside, first_id, takes};
 use crate::note::NoteKind;
 use crate::port::Port;
+use crate::tagging::TooMany;
+use crate::vlan::PortConfig;
 use crate::walk::Walk;
 use flow::{FlowKey, Mac, ether_type};
 use openflow::OfPort;
 use std::sync::Arc;
-use zerocopy::big_endian::{U16, U32};
+use zerocopy::big_endian::U32;
 
-/// VLAN ID of a tag.
-const VID: u16 = 0x0fff;
-/// Priority of a tag.
-const PCP: u16 = 0xe000;
 /// ARP operations (RFC 826).
 const ARP_REQUEST: u8 = 1;
 const ARP_REPLY: u8 = 2;
 
 /// True for addresses that bridges keep to the link: IEEE 802.1D's and vendors' protocols of the
 /// same kind (ovs-vswitchd.conf.db(5), `forward-bpdu`).
-fn is_reserved(dst: Mac) -> bool {
+pub(crate) fn is_reserved(dst: Mac) -> bool {
     match dst.0 {
         // STP, pause, LACP, LLDP and others.
         [0x01, 0x80, 0xc2, 0, 0, last] => last < 0x10,
@@ -36,14 +34,6 @@ fn is_reserved(dst: Mac) -> bool {
         }
         _ => false,
     }
-}
-
-/// Looks at bits of the first tag.
-fn tag_bits(h: &mut Headers, bits: u16) -> u16 {
-    let mut mask = FlowKey::default();
-    mask.vlan[0].tci = U16::new(bits);
-    h.depend(&mask);
-    h.pkt().vlan[0].tci.get() & bits
 }
 
 /// True for an ARP broadcast that announces its sender: any reply, or a request for its own address.
@@ -78,11 +68,23 @@ impl Walk<'_> {
             return self.warn("partial VLAN tag, dropping");
         }
         let (dst, src) = self.h.addresses();
-        let vlan = if self.h.tagged() { tag_bits(&mut self.h, VID) } else { 0 };
+        if self.bridge.is_mirror_output(self.in_port()) {
+            return self.warn("input port is mirror output port, dropping");
+        }
+        let id = first_id(&mut self.h);
+        // Whatever comes from a controller is as from a trunk of all VLANs.
+        let trunk = PortConfig::default();
+        let settings = from.map_or(&trunk, |p| &p.config);
+        if !takes(settings, id) {
+            return self.warn("disallowed VLAN VID for this input port, dropping");
+        }
+        let inside = Inside::new(&mut self.h, settings, id, self.bridge.config.vlan_limit);
+        let vlan = inside.vlan;
         if !self.bridge.config.forward_bpdu && is_reserved(dst) {
             return self.detail("packet has reserved destination MAC, dropping");
         }
-        if let Some(from) = from.filter(|_| !src.is_multicast()) {
+        let learns = !self.bridge.config.flood_vlans.has(vlan);
+        if let Some(from) = from.filter(|_| learns && !src.is_multicast()) {
             let gratuitous_arp = is_gratuitous_arp(&mut self.h);
             let address = Address { vlan, mac: src };
             if self.notes.is_some() && self.side_effects {
@@ -93,9 +95,9 @@ impl Walk<'_> {
                 Lesson { address, port: from.id, gratuitous_arp, bond: false },
             );
         }
-        if dst.is_multicast() {
+        if dst.is_multicast() || !learns {
             self.detail("no learned MAC for destination, flooding");
-            return self.forward(None);
+            return self.flood_vlan(&inside);
         }
         // It is known from this very packet by now, as in OVS.
         if src == dst && from.is_some() && self.side_effects {
@@ -106,14 +108,16 @@ impl Walk<'_> {
         match found {
             None => {
                 self.detail("no learned MAC for destination, flooding");
-                self.forward(None);
+                self.flood_vlan(&inside);
             }
             Some((id, _)) if from.is_some_and(|f: &Arc<Port>| f.id == id) => {
                 self.detail("learned port is input port, dropping");
             }
             Some((_, number)) => {
                 self.detail("forwarding to learned port");
-                self.forward(Some(number));
+                if let Some(port) = self.port(number) {
+                    self.forward(&inside, port);
+                }
             }
         }
     }
@@ -129,20 +133,27 @@ impl Walk<'_> {
         }
     }
 
-    /// To a port, or to all.
-    fn forward(&mut self, port: Option<OfPort>) {
-        let empty_tag =
-            self.h.tagged() && tag_bits(&mut self.h, VID) == 0 && tag_bits(&mut self.h, PCP) == 0;
-        let saved = empty_tag.then(|| self.h.save());
-        if empty_tag {
-            self.h.pop_vlan();
+    /// To all ports that carry the frame's VLAN, but the one that it came in by.
+    fn flood_vlan(&mut self, inside: &Inside) {
+        let (bridge, from) = (self.bridge, self.in_port());
+        for port in bridge.ports.by_number.values().filter(|p| p.number != from) {
+            let open = !bridge.is_mirror_output(port.number);
+            if open && inside.reaches(&mut self.h, &port.config) {
+                self.forward(inside, port);
+            }
         }
-        match port {
-            Some(port) => self.output(port),
-            None => self.flood(),
+    }
+
+    /// To a port, with the tags that it leaves that port with.
+    pub(crate) fn forward(&mut self, inside: &Inside, port: &Port) {
+        let Some(tags) = inside.leaving(&mut self.h, &port.config) else {
+            return self.send(port.number);
+        };
+        let saved = self.h.save();
+        match inside.put(&mut self.h, tags) {
+            Ok(()) => self.send(port.number),
+            Err(TooMany) => self.warn("Too many VLAN tags"),
         }
-        if let Some(saved) = saved {
-            self.h.restore(&saved);
-        }
+        self.h.restore(&saved);
     }
 }

@@ -38,13 +38,26 @@ impl Walk<'_> {
 
     /// To a port of this bridge: out into the datapath, or through a patch.
     pub fn emit(&mut self, port: &Port) {
+        if self.is_protected(port) {
+            return self.warn("Flow is between protected ports, skipping output.");
+        }
         match &port.patch {
             None => {
                 self.commit();
+                self.out.extend(self.snaplen.map(|n| Step::Trunc(n.into())));
                 self.out.push(Step::Output(port.dp));
+                self.mirror_departure(port);
             }
-            Some(patch) => self.cross(port, patch),
+            Some(patch) => {
+                self.cross(port, patch);
+                self.mirror_departure(port);
+            }
         }
+    }
+
+    /// Whether this port and the one that the packet came in by are both protected.
+    fn is_protected(&self, to: &Port) -> bool {
+        to.config.protected && self.port(self.in_port()).is_some_and(|p| p.config.protected)
     }
 
     /// To all ports of the bridge but the one that the packet came in by.

@@ -28,7 +28,7 @@ impl Walk<'_> {
         let here = replace(&mut self.bridge, bridge);
         let now = self.h.save();
         let kept = (take(&mut self.stack), take(&mut self.action_set), take(&mut self.todo));
-        let within = take(&mut self.within);
+        let (within, mirrored) = (take(&mut self.within), take(&mut self.mirrored));
         let key = &mut self.h.now.key;
         *key = FullKey {
             pkt_mark: key.pkt_mark,
@@ -37,12 +37,14 @@ impl Walk<'_> {
             ..FullKey::new(&key.pkt, peer.number.0.into())
         };
         key.actset_output = U32::new(OfPort::UNSET.0.into());
-        self.table(FIRST_TABLE, peer.number);
+        if self.mirror_arrival() {
+            self.table(FIRST_TABLE, peer.number);
+        }
         self.conclude();
         self.close();
         self.h.restore(&now);
         (self.stack, self.action_set, self.todo) = kept;
-        self.within = within;
+        (self.within, self.mirrored) = (within, mirrored);
         self.bridge = here;
         self.stop = Stop::No;
     }

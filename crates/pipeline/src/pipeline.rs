@@ -3,8 +3,10 @@
 use crate::bridge::{Bridge, BridgeConfig, BridgeId, Ports, SharedFdb};
 use crate::core::{Core, Snapshot};
 use crate::error::Error;
+use crate::mirror::{MAX_MIRRORS, Mirror, MirrorConfig};
 use crate::port::{self, OfPort, Patch, PatchCounts, Port, PortId};
 use crate::translate::{self, Noted};
+use crate::vlan::PortConfig;
 use flow::{DpPort, FlowKey, Translate, Translation};
 use openflow::{Action, FullKey, PortNames};
 use std::collections::{BTreeMap, HashMap};
@@ -30,6 +32,9 @@ pub struct PortInfo {
 pub struct Pipeline {
     pub(crate) core: Arc<Core>,
 }
+
+/// Packets and bytes that mirrors selected, by [`MirrorConfig::id`].
+pub type MirrorStatistics = Vec<(u128, (u64, u64))>;
 
 /// The ports of a bridge as they were, by name.
 #[derive(Debug, Clone)]
@@ -237,7 +242,22 @@ impl Pipeline {
         number: OfPort,
         dp: DpPort,
     ) -> Result<(), Error> {
-        self.add(bridge, name, number, dp, None)
+        self.add_port_with(bridge, name, number, dp, PortConfig::default())
+    }
+
+    /// As [`Pipeline::add_port`], with settings that its first packet already meets.
+    ///
+    /// # Errors
+    /// As [`Pipeline::add_port`].
+    pub fn add_port_with(
+        &self,
+        bridge: &str,
+        name: &str,
+        number: OfPort,
+        dp: DpPort,
+        config: PortConfig,
+    ) -> Result<(), Error> {
+        self.add(bridge, name, number, dp, config, None)
     }
 
     /// Adds a patch port, which is joined to the patch port `peer`, of this bridge or of another, as soon as
@@ -252,11 +272,12 @@ impl Pipeline {
         name: &str,
         number: OfPort,
         dp: DpPort,
+        config: PortConfig,
         peer: &str,
     ) -> Result<Arc<PatchCounts>, Error> {
         let counts = Arc::<PatchCounts>::default();
         let patch = Patch { peer: peer.to_owned(), counts: Arc::clone(&counts) };
-        self.add(bridge, name, number, dp, Some(patch))?;
+        self.add(bridge, name, number, dp, config, Some(patch))?;
         Ok(counts)
     }
 
@@ -266,6 +287,7 @@ impl Pipeline {
         name: &str,
         number: OfPort,
         dp: DpPort,
+        config: PortConfig,
         patch: Option<Patch>,
     ) -> Result<(), Error> {
         self.core.change(|control| {
@@ -284,7 +306,8 @@ impl Pipeline {
             control.last_port += 1;
             let id = PortId(control.last_port);
             let mut ports = Ports::clone(&bridge.ports);
-            ports.put(Port { id, name: name.to_owned(), number, dp, patch, link_up: true });
+            let name = name.to_owned();
+            ports.put(Port { id, name, number, dp, patch, link_up: true, config });
             bridge.ports = Arc::new(ports);
             // Before the first packet from it can teach anything.
             bridge.fdb.lock().add_port(id, number);
@@ -318,18 +341,67 @@ impl Pipeline {
     /// # Errors
     /// [`Error::NoBridge`], [`Error::NoPort`].
     pub fn set_port_state(&self, bridge: &str, number: OfPort, link_up: bool) -> Result<(), Error> {
+        self.change_port(bridge, number, |port| port.link_up = link_up)
+    }
+
+    /// Changes a port's settings. Addresses that were learned on it in VLANs of before age as others do.
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`], [`Error::NoPort`].
+    pub fn set_port(&self, bridge: &str, number: OfPort, config: PortConfig) -> Result<(), Error> {
+        self.change_port(bridge, number, |port| port.config = config)
+    }
+
+    /// Gives a bridge its mirrors, the first [`MAX_MIRRORS`] of them. Those that were there before keep
+    /// their statistics.
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`].
+    pub fn set_mirrors(&self, bridge: &str, configs: &[MirrorConfig]) -> Result<(), Error> {
         self.change_bridge(bridge, |bridge| {
-            let Some(port) = bridge.ports.by_number.get(&number) else {
-                return Err(no_port(bridge, &number.to_string()));
-            };
-            if port.link_up == link_up {
+            let configs = &configs[..configs.len().min(MAX_MIRRORS)];
+            let before = &bridge.mirrors;
+            if before.iter().map(|m| &m.config).eq(configs) {
                 return Ok(((), false));
             }
-            let port = Port { link_up, ..Port::clone(port) };
-            let mut ports = Ports::clone(&bridge.ports);
-            ports.put(port);
-            bridge.ports = Arc::new(ports);
+            let counts = |c: &MirrorConfig| {
+                let same = before.iter().find(|m| m.config.id == c.id);
+                same.map_or_else(Arc::default, |m| Arc::clone(&m.counts))
+            };
+            let mirror = |c: &MirrorConfig| Mirror { config: c.clone(), counts: counts(c) };
+            bridge.mirrors = Arc::new(configs.iter().map(mirror).collect());
             Ok(((), true))
+        })
+    }
+
+    /// Packets and bytes that each mirror of a bridge selected, by its [`MirrorConfig::id`].
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`].
+    pub fn mirror_counts(&self, bridge: &str) -> Result<MirrorStatistics, Error> {
+        let bridge = self.bridge(bridge)?;
+        Ok(bridge.mirrors.iter().map(|m| (m.config.id, m.counts.get())).collect())
+    }
+
+    fn change_port(
+        &self,
+        bridge: &str,
+        number: OfPort,
+        change: impl FnOnce(&mut Port),
+    ) -> Result<(), Error> {
+        self.change_bridge(bridge, |bridge| {
+            let Some(before) = bridge.ports.by_number.get(&number) else {
+                return Err(no_port(bridge, &number.to_string()));
+            };
+            let mut port = Port::clone(before);
+            change(&mut port);
+            let matters = (port.link_up, port.config) != (before.link_up, before.config);
+            if matters {
+                let mut ports = Ports::clone(&bridge.ports);
+                ports.put(port);
+                bridge.ports = Arc::new(ports);
+            }
+            Ok(((), matters))
         })
     }
 

@@ -1,6 +1,7 @@
 //! Ports of a bridge as the pipeline sees them.
 
 use crate::error::Error;
+use crate::vlan::PortConfig;
 use flow::{DpPort, Seen};
 pub use openflow::OfPort;
 use std::sync::Arc;
@@ -65,4 +66,5 @@ pub(crate) struct Port {
     pub patch: Option<Patch>,
     /// Its link is up, which fast failover, bundles and select groups ask for.
     pub link_up: bool,
+    pub config: PortConfig,
 }

@@ -106,6 +106,11 @@ impl Headers {
 
     /// `push_vlan`: a tag of VLAN 0.
     pub fn push_vlan(&mut self, tpid: u16) -> Result<(), TooMany> {
+        self.push_tag(Vlan { tpid: U16::new(tpid), tci: U16::new(TAG_PRESENT) })
+    }
+
+    /// Puts a whole tag, which depends on nothing that was not looked at, in front of the others.
+    pub fn push_tag(&mut self, tag: Vlan) -> Result<(), TooMany> {
         self.flush();
         if usize::from(self.now.vlan.pushed) >= self.now.key.pkt.vlan.len() {
             return Err(TooMany);
@@ -113,7 +118,7 @@ impl Headers {
         if !is_tag(&self.pkt().vlan[0]) {
             self.now.key.pkt.vlan[0] = Vlan::default();
         }
-        self.put_tag(Vlan { tpid: U16::new(tpid), tci: U16::new(TAG_PRESENT) });
+        self.put_tag(tag);
         Ok(())
     }
 

@@ -116,7 +116,9 @@ pub(crate) fn packet(
     };
     let key = full_key(pkt, port);
     let mut walk = begin((core, &snapshot), bridge, key, pkt, tracing);
-    walk.table(FIRST_TABLE, port);
+    if walk.mirror_arrival() {
+        walk.table(FIRST_TABLE, port);
+    }
     walk.conclude();
     end(walk, key)
 }
@@ -140,6 +142,7 @@ pub(crate) fn traced(core: &Arc<Core>, bridge: &Bridge, key: FullKey, how: Trace
         notes.named = how.named;
     }
     match how.actions {
+        _ if !walk.mirror_arrival() => {}
         Some(actions) => {
             walk.within.packet_out = true;
             walk.run(actions);
@@ -195,7 +198,9 @@ pub(crate) fn packet_out(
     let snapshot = core.snapshot.load();
     let mut walk = begin((core, &snapshot), bridge, key, &key.pkt, tracing);
     walk.within.packet_out = true;
-    walk.run(actions);
+    if walk.mirror_arrival() {
+        walk.run(actions);
+    }
     walk.conclude();
     end(walk, key)
 }

@@ -89,6 +89,10 @@ pub(crate) struct Walk<'a> {
     pub stop: Stop,
     pub stack: Vec<u128>,
     pub action_set: Vec<Action>,
+    /// Mirrors that the packet was sent to, a bit each.
+    pub mirrored: u32,
+    /// Bytes that outputs are cut to, for a mirror.
+    pub snaplen: Option<u16>,
     /// What is left to do when the packet comes back, innermost first.
     pub todo: Vec<Todo>,
     pub depth: u32,
@@ -120,6 +124,8 @@ impl<'a> Walk<'a> {
             stop: Stop::No,
             stack: Vec::new(),
             action_set: Vec::new(),
+            mirrored: 0,
+            snaplen: None,
             todo: Vec::new(),
             depth: 0,
             nesting: 0,

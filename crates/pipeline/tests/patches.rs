@@ -5,7 +5,7 @@ mod support;
 
 use flow::{DpPort, FlowKey, Translate};
 use openflow::Command;
-use pipeline::{BridgeConfig, Error, OfPort, PatchCounts, Pipeline};
+use pipeline::{BridgeConfig, Error, OfPort, PatchCounts, Pipeline, PortConfig};
 use std::sync::Arc;
 use support::ovs::Ovs;
 use support::{DUMMY_LOCAL, key, seen, switch};
@@ -32,7 +32,8 @@ fn ours() -> Pipeline {
     }
     for (i, (bridge, name, number, peer)) in PATCHES.iter().enumerate() {
         let dp = DpPort(1000 + i as u32);
-        p.add_patch_port(bridge, name, OfPort(*number), dp, peer).expect("new");
+        p.add_patch_port(bridge, name, OfPort(*number), dp, PortConfig::default(), peer)
+            .expect("new");
     }
     p
 }
@@ -164,7 +165,10 @@ fn each_bridge_learns_and_both_ends_count() {
         let bridge = format!("br{n}");
         p.add_bridge(&bridge, BridgeConfig::default(), 0).expect("new");
         p.add_port(&bridge, &format!("p{n}"), OfPort(1), DpPort(n + 1)).expect("new");
-        counts.push(p.add_patch_port(&bridge, own, OfPort(2), DpPort(n + 8), peer).expect("new"));
+        counts.push(
+            p.add_patch_port(&bridge, own, OfPort(2), DpPort(n + 8), PortConfig::default(), peer)
+                .expect("new"),
+        );
     }
     let mut packet = key(PACKETS[0]);
     packet.in_port = 1;
@@ -199,7 +203,8 @@ fn loops_are_bounded() {
         p.add_port(&bridge, &format!("p{n}"), OfPort(1), DpPort(n + 1)).expect("new");
         for i in 2..5 {
             let (own, peer, dp) = (format!("x{n}{i}"), format!("x{other}{i}"), DpPort(10 * i + n));
-            p.add_patch_port(&bridge, &own, OfPort(i as u16), dp, &peer).expect("new");
+            p.add_patch_port(&bridge, &own, OfPort(i as u16), dp, PortConfig::default(), &peer)
+                .expect("new");
         }
     }
     let began = std::time::Instant::now();

@@ -6,7 +6,10 @@ mod support;
 
 use flow::{Action, DpPort, FlowKey, FlowMask, Mac, Translate, ip_proto};
 use openflow::Command;
-use pipeline::Pipeline;
+use pipeline::{
+    BridgeConfig, MirrorConfig, MirrorOutput, OfPort, Pipeline, PortColumns, PortConfig, Selected,
+    VlanSet,
+};
 use proptest::prelude::*;
 use proptest::sample::select;
 use support::{add_flows, flow_mods, key, merge, seen, set_flows, set_groups, switch};
@@ -254,6 +257,26 @@ fn build(flows: &[String]) -> (Pipeline, usize) {
     (p, taken)
 }
 
+fn port_strategy() -> impl Strategy<Value = PortConfig> {
+    let modes = ["access", "trunk", "native-tagged", "native-untagged", "dot1q-tunnel"];
+    let vlans = || proptest::collection::vec(select(vec![0i64, 3, 5, 7]), 0..3);
+    let rest = (vlans(), vlans(), select(vec!["never", "if-nonzero", "always"]), any::<bool>());
+    (select(modes.to_vec()), select(vec![0i64, 5, 7]), rest).prop_map(
+        |(mode, tag, (trunks, cvlans, priority_tags, protected))| {
+            let columns = PortColumns {
+                vlan_mode: Some(mode),
+                tag: Some(tag),
+                trunks,
+                cvlans,
+                priority_tags: Some(priority_tags),
+                protected,
+                ..PortColumns::default()
+            };
+            PortConfig::new(&columns, |_| {})
+        },
+    )
+}
+
 fn answer(
     p: &Pipeline,
     key: &FlowKey,
@@ -286,6 +309,42 @@ proptest! {
                 let (twin_mask, twin_actions, _) = answer(&p, &twin);
                 prop_assert_eq!(&twin_actions, &actions, "{:#?}\n{:?}\n{:?}", flows, key, twin);
                 prop_assert_eq!(twin_mask, mask, "{:#?}\n{:?}\n{:?}", flows, key, twin);
+            }
+        }
+    }
+
+    /// The same for NORMAL under settings of ports, with a mirror.
+    #[test]
+    fn settings_of_ports_too(
+        ports in proptest::collection::vec(port_strategy(), 4),
+        (limit, selected, to_vlan) in (1u8..3, select(vec![0i64, 5, 7]), any::<bool>()),
+        keys in proptest::collection::vec(key_strategy(), 2..10),
+    ) {
+        let p = switch(4);
+        let config = BridgeConfig { vlan_limit: limit, ..BridgeConfig::default() };
+        p.set_bridge("br0", config).expect("there");
+        for (n, port) in (1..).zip(&ports) {
+            p.set_port("br0", OfPort(n), *port).expect("there");
+        }
+        let port = MirrorOutput::Port(OfPort(4));
+        p.set_mirrors("br0", &[MirrorConfig {
+            id: 1,
+            src: Selected::Ports([OfPort(1)].into()),
+            dst: Selected::All,
+            vlans: VlanSet::of([selected]),
+            output: if to_vlan { MirrorOutput::Vlan(7) } else { port },
+            snaplen: None,
+        }]).expect("there");
+        for key in &keys[..keys.len() / 2] {
+            p.translate(key).effects.apply(&seen(1, 64, 0));
+        }
+        for key in &keys {
+            let (mask, actions, _) = answer(&p, key);
+            for other in &keys {
+                let twin = merge(&mask, key, other);
+                let (twin_mask, twin_actions, _) = answer(&p, &twin);
+                prop_assert_eq!(&twin_actions, &actions, "{:#?}\n{:?}\n{:?}", ports, key, twin);
+                prop_assert_eq!(twin_mask, mask, "{:#?}\n{:?}\n{:?}", ports, key, twin);
             }
         }
     }

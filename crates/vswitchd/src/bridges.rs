@@ -77,6 +77,21 @@ impl Switch {
         }
     }
 
+    /// Gives the bridge's ports their settings.
+    pub(crate) fn follow_ports(&self, bridge: &Bridge) {
+        for interface in &bridge.interfaces {
+            let number = match self.running.get(&interface.name) {
+                Some(r) => r.number,
+                None if interface.name == bridge.name => OfPort::LOCAL,
+                // It could not be opened.
+                None => continue,
+            };
+            if let Err(e) = self.pipeline.set_port(&bridge.name, number, interface.port) {
+                warn!("{}: {e}", interface.name);
+            }
+        }
+    }
+
     /// Configures the tables whose rows changed, came or went.
     fn follow_tables(&self, before: Option<&Bridge>, bridge: &Bridge) {
         let old = before.map(|b| &b.flow_tables);

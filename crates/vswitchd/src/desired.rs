@@ -1,10 +1,13 @@
 //! The configuration as plain values, read from the database's rows.
 
 use crate::flow_table;
+use crate::mirror::{self, Mirror};
 use flow::Mac;
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
-use pipeline::BridgeConfig;
+use pipeline::{
+    BridgeConfig, DEFAULT_VLAN_LIMIT, MAX_VLAN_LIMIT, PortColumns, PortConfig, VlanSet,
+};
 use pmd::{Assign, AutoBalance, Rules, SleepMax};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -35,10 +38,38 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "datapath_version",
             "fail_mode",
             "flow_tables",
+            "flood_vlans",
+            "mirrors",
+        ]),
+    ),
+    (
+        "Mirror",
+        Some(&[
+            "name",
+            "select_all",
+            "select_src_port",
+            "select_dst_port",
+            "select_vlan",
+            "output_port",
+            "output_vlan",
+            "snaplen",
+            "statistics",
         ]),
     ),
     ("Flow_Table", Some(&["name", "flow_limit", "overflow_policy", "groups", "prefixes"])),
-    ("Port", Some(&["name", "interfaces"])),
+    (
+        "Port",
+        Some(&[
+            "name",
+            "interfaces",
+            "vlan_mode",
+            "tag",
+            "trunks",
+            "cvlans",
+            "protected",
+            "other_config",
+        ]),
+    ),
     (
         "Interface",
         Some(&[
@@ -83,6 +114,8 @@ pub(crate) struct Interface {
     /// The address that its device is to have. An internal one that asks for none gets one that stays
     /// when the daemon starts again.
     pub(crate) mac: Option<Mac>,
+    /// Settings of its port.
+    pub(crate) port: PortConfig,
 }
 
 /// Where a bridge's own address comes from.
@@ -109,6 +142,7 @@ pub(crate) struct Bridge {
     /// Tables that have a configuration.
     pub(crate) flow_tables: BTreeMap<u8, TableConfig>,
     pub(crate) interfaces: Vec<Interface>,
+    pub(crate) mirrors: Vec<Mirror>,
 }
 
 /// All that the daemon follows.
@@ -126,7 +160,14 @@ impl Desired {
     /// Reads the configuration.
     pub(crate) fn read(db: &Replica) -> Desired {
         let Some((uuid, root)) = db.only_row("Open_vSwitch") else { return Desired::default() };
-        let mut reading = Reading { db, seen: BTreeSet::new(), complaints: Vec::new() };
+        let (seen, complaints) = (BTreeSet::new(), Vec::new());
+        let mut reading = Reading { db, seen, complaints, vlan_limit: DEFAULT_VLAN_LIMIT };
+        reading.vlan_limit = match reading.number("other_config", root, "vlan-limit") {
+            None => DEFAULT_VLAN_LIMIT,
+            Some(n @ 1..=2) => n as u8,
+            // No limit but that of the switch.
+            Some(_) => MAX_VLAN_LIMIT,
+        };
         let rows =
             root.uuids("bridges").into_iter().filter_map(|b| Some((b, db.row("Bridge", b)?)));
         let mut rows: Vec<(Uuid, &Row)> = rows.collect();
@@ -206,6 +247,7 @@ struct Reading<'a> {
     /// Interfaces met so far: nothing in the schema keeps two ports from having the same.
     seen: BTreeSet<Uuid>,
     complaints: Vec<String>,
+    vlan_limit: u8,
 }
 
 impl Reading<'_> {
@@ -219,10 +261,13 @@ impl Reading<'_> {
             value.map(|v| u32::try_from(v).unwrap_or(u32::MAX))
         };
         let default = BridgeConfig::default();
+        let flood_vlans = VlanSet::of(row.integers("flood_vlans"));
         let config = BridgeConfig {
             mac_aging_s: number("mac-aging-time").unwrap_or(default.mac_aging_s),
             mac_table_size: number("mac-table-size").unwrap_or(default.mac_table_size),
             forward_bpdu: row.map_value("other_config", "forward-bpdu") == Some("true"),
+            flood_vlans,
+            vlan_limit: self.vlan_limit,
         };
         let datapath_type = row.string("datapath_type");
         if !["", "system", "netdev"].contains(&datapath_type) {
@@ -233,8 +278,9 @@ impl Reading<'_> {
         let mut complain = |text| complaints.push(format!("bridge {name}: {text}"));
         let flow_tables = flow_table::read(self.db, row, &mut complain);
         let secure = row.optional_string("fail_mode") == Some("secure");
+        let mirrors = mirror::read(self.db, row, &mut complain);
         let (datapath_id, mac) = (datapath_id(uuid, row), bridge_mac(uuid, row));
-        Bridge { uuid, datapath_id, mac, name, config, secure, flow_tables, interfaces }
+        Bridge { uuid, datapath_id, mac, name, config, secure, flow_tables, interfaces, mirrors }
     }
 
     fn interfaces(&mut self, bridge: &str, row: &Row) -> Vec<Interface> {
@@ -242,10 +288,11 @@ impl Reading<'_> {
         for port in row.uuids("ports").into_iter().filter_map(|p| self.db.row("Port", p)) {
             let members = port.uuids("interfaces");
             let bonded = members.len() > 1;
+            let config = self.port(port);
             for uuid in members {
                 let Some(row) = self.db.row("Interface", uuid) else { continue };
                 if self.seen.insert(uuid) {
-                    interfaces.push(interface(uuid, row, bonded, bridge));
+                    interfaces.push(interface(uuid, row, bonded, bridge, config));
                 } else {
                     let name = row.string("name");
                     let text = format!("bridge {bridge}: interface {name} is in another port too");
@@ -254,6 +301,21 @@ impl Reading<'_> {
             }
         }
         interfaces
+    }
+
+    /// Settings of a row of Port.
+    fn port(&mut self, row: &Row) -> PortConfig {
+        let columns = PortColumns {
+            vlan_mode: row.optional_string("vlan_mode"),
+            tag: row.integer("tag"),
+            trunks: row.integers("trunks"),
+            cvlans: row.integers("cvlans"),
+            qinq_ethtype: row.map_value("other_config", "qinq-ethtype"),
+            priority_tags: row.map_value("other_config", "priority-tags"),
+            protected: row.boolean("protected"),
+        };
+        let name = row.string("name");
+        PortConfig::new(&columns, |c| self.complaints.push(format!("port {name}: {c}")))
     }
 
     /// Complains of interfaces of one bridge that ask for the same number.
@@ -314,7 +376,7 @@ fn affinity(text: &str) -> BTreeMap<usize, usize> {
     text.split(',').filter_map(pair).collect()
 }
 
-fn interface(uuid: Uuid, row: &Row, bonded: bool, bridge: &str) -> Interface {
+fn interface(uuid: Uuid, row: &Row, bonded: bool, bridge: &str, port: PortConfig) -> Interface {
     let (name, kind) = (row.string("name"), row.string("type"));
     let local = name == bridge && ["internal", ""].contains(&kind);
     let asked = row.optional_string("mac").and_then(|m| m.parse().ok());
@@ -331,5 +393,6 @@ fn interface(uuid: Uuid, row: &Row, bonded: bool, bridge: &str) -> Interface {
         ofport_request: row.integer("ofport_request"),
         ofport: row.integer("ofport"),
         bonded,
+        port,
     }
 }

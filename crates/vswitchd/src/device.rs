@@ -3,7 +3,7 @@
 use crate::interface::{MTU_DEFAULT, Spec, What};
 use flow::{DpPort, Mac};
 use packet::Abilities;
-use pipeline::{OfPort, PatchCounts, Pipeline};
+use pipeline::{OfPort, PatchCounts, Pipeline, PortConfig};
 use port::{Counters, Port};
 use port_kernel::{Link, Links, NetdevPort, TapPort};
 use port_vhost::{Config, Mode, Offers, VhostPort};
@@ -127,14 +127,14 @@ impl Opened {
         pipeline: &Pipeline,
         bridge: &str,
         name: &str,
-        number: OfPort,
-        dp: DpPort,
+        (number, dp): (OfPort, DpPort),
+        settings: PortConfig,
     ) -> Result<(), pipeline::Error> {
         let (Device::Patch(counts), What::Patch { peer }) = (&self.device, &self.spec.what) else {
-            return pipeline.add_port(bridge, name, number, dp);
+            return pipeline.add_port_with(bridge, name, number, dp, settings);
         };
         // It is added once: one that moves is opened anew.
-        let _ = counts.set(pipeline.add_patch_port(bridge, name, number, dp, peer)?);
+        let _ = counts.set(pipeline.add_patch_port(bridge, name, number, dp, settings, peer)?);
         Ok(())
     }
 

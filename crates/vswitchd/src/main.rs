@@ -12,6 +12,7 @@ mod flow_table;
 mod follow;
 mod interface;
 mod log;
+mod mirror;
 mod numbers;
 mod options;
 mod packet_ins;

@@ -98,6 +98,13 @@ pub(crate) fn operations(switch: &Switch, db: &Replica, statistics: bool) -> Vec
     for r in switch.running.values() {
         running(&mut changes, r, statistics);
     }
+    for bridge in switch.desired.bridges.iter().filter(|_| statistics) {
+        for (uuid, (packets, bytes)) in switch.mirror_counts(bridge) {
+            let counts = [("tx_packets", packets), ("tx_bytes", bytes)];
+            let map = counts.map(|(k, n)| (string(k), Atom::Integer(n as i64)));
+            changes.set("Mirror", uuid, &[("statistics", Datum::map(map))]);
+        }
+    }
     if let Some(root) = switch.desired.root {
         changes.set(
             "Open_vSwitch",

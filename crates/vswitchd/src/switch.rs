@@ -160,6 +160,10 @@ impl Switch {
             outcomes.insert(w.interface.uuid, outcome);
         }
         self.outcomes = outcomes;
+        for bridge in &desired.bridges {
+            self.follow_ports(bridge);
+            self.follow_mirrors(bridge);
+        }
         self.desired = desired;
         self.follow_addresses();
         self.links_changed();
@@ -313,8 +317,9 @@ impl Switch {
             Some(r) => r.opened,
             None => self.open(name, w.spec.clone()?, offers)?,
         };
+        let settings = w.interface.port;
         if local.is_none()
-            && let Err(e) = opened.join(&self.pipeline, bridge, name, number, dp)
+            && let Err(e) = opened.join(&self.pipeline, bridge, name, (number, dp), settings)
         {
             opened.close();
             return Err(e.to_string());

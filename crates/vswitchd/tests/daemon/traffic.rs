@@ -7,19 +7,19 @@ use virtio_driver::wire::feature;
 use virtio_driver::{Config, Driver, SocketMode};
 
 /// A driver for a port that the switch listens on (`dpdkvhostuser`).
-fn guest(d: &Daemon, name: &str) -> Driver {
+pub fn guest(d: &Daemon, name: &str) -> Driver {
     let config = Config::new(SocketMode::Connect(d.rundir().join(name)));
     let driver = Driver::connect(config).expect("the switch answers");
     d.wait_column(name, "link_state", "up");
     driver
 }
 
-fn add_port(d: &Daemon, bridge: &str, name: &str) {
+pub fn add_port(d: &Daemon, bridge: &str, name: &str) {
     d.vsctl(&format!("add-port {bridge} {name} -- set Interface {name} type=dpdkvhostuser"));
 }
 
 /// Sends one frame and waits until it was taken.
-fn send(driver: &mut Driver, frame: &[u8]) {
+pub fn send(driver: &mut Driver, frame: &[u8]) {
     wait_for("room in the ring", || {
         (driver.tx(0, &[frame]).expect("the device follows the rules") == 1).then_some(())
     });
@@ -35,7 +35,7 @@ fn take(driver: &mut Driver) -> Vec<Vec<u8>> {
 }
 
 /// Waits for frames.
-fn receive(driver: &mut Driver) -> Vec<Vec<u8>> {
+pub fn receive(driver: &mut Driver) -> Vec<Vec<u8>> {
     wait_for("a frame", || Some(take(driver)).filter(|f| !f.is_empty()))
 }
 
@@ -47,7 +47,7 @@ fn check(driver: &mut Driver, checker: &mut Checker) {
     driver.rx(0, 64, look).expect("the device follows the rules");
 }
 
-fn frame(from: u8, to: u8, sequence: u64) -> Vec<u8> {
+pub fn frame(from: u8, to: u8, sequence: u64) -> Vec<u8> {
     let mut out = Vec::new();
     Flow::between(1, from, to).frame(sequence, 100, &mut out);
     out

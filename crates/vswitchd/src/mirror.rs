@@ -1,0 +1,117 @@
+//! Rows of Mirror: read, given to the pipeline, and their statistics.
+
+use crate::desired::Bridge;
+use crate::switch::Switch;
+use ovsdb::Uuid;
+use ovsdb::replica::{Replica, Row};
+use pipeline::{MAX_MIRRORS, MirrorConfig, MirrorOutput, OfPort, Selected, VlanSet};
+use std::collections::BTreeSet;
+use tracing::warn;
+
+/// Where a mirror sends to, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// The interface of the port.
+    Port(String),
+    Vlan(u16),
+}
+
+/// A mirror as configured; ports are named by their interfaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mirror {
+    pub(crate) uuid: Uuid,
+    name: String,
+    all: bool,
+    src: BTreeSet<String>,
+    dst: BTreeSet<String>,
+    vlans: VlanSet,
+    output: Output,
+    snaplen: Option<u16>,
+}
+
+/// The mirrors of a row of Bridge; those without an output are left out. `complain` is told of what
+/// cannot be followed.
+pub(crate) fn read(db: &Replica, bridge: &Row, complain: &mut dyn FnMut(String)) -> Vec<Mirror> {
+    let rows = bridge.uuids("mirrors").into_iter();
+    let mut mirrors: Vec<Mirror> =
+        rows.filter_map(|uuid| mirror(db, uuid, db.row("Mirror", uuid)?, complain)).collect();
+    mirrors.sort_by(|a, b| (&a.name, a.uuid).cmp(&(&b.name, b.uuid)));
+    if mirrors.len() > MAX_MIRRORS {
+        complain(format!("it has {} mirrors, of which {MAX_MIRRORS} work", mirrors.len()));
+        mirrors.truncate(MAX_MIRRORS);
+    }
+    mirrors
+}
+
+fn mirror(db: &Replica, uuid: Uuid, row: &Row, complain: &mut dyn FnMut(String)) -> Option<Mirror> {
+    let name = row.string("name").to_owned();
+    let interfaces = |column: &str| -> BTreeSet<String> {
+        let ports = row.uuids(column).into_iter().filter_map(|p| db.row("Port", p));
+        let members = ports.flat_map(|p| p.uuids("interfaces"));
+        members.filter_map(|i| Some(db.row("Interface", i)?.string("name").to_owned())).collect()
+    };
+    let vlan = row.integer("output_vlan").and_then(|v| u16::try_from(v).ok());
+    let output = match (interfaces("output_port").pop_first(), vlan) {
+        (Some(port), vlan) => {
+            if vlan.is_some() {
+                complain(format!("mirror {name} has an output_port; its output_vlan is ignored"));
+            }
+            Output::Port(port)
+        }
+        (None, Some(vlan)) => Output::Vlan(vlan),
+        (None, None) => {
+            complain(format!("mirror {name} has neither output_port nor output_vlan; ignored"));
+            return None;
+        }
+    };
+    Some(Mirror {
+        uuid,
+        name,
+        all: row.boolean("select_all"),
+        src: interfaces("select_src_port"),
+        dst: interfaces("select_dst_port"),
+        vlans: VlanSet::of(row.integers("select_vlan")),
+        output,
+        snaplen: row.integer("snaplen").and_then(|n| u16::try_from(n).ok()),
+    })
+}
+
+impl Switch {
+    /// Gives the bridge its mirrors; ports that are not there are not selected.
+    pub(crate) fn follow_mirrors(&self, bridge: &Bridge) {
+        let number = |name: &String| match self.running.get(name) {
+            Some(r) if r.bridge == bridge.name => Some(r.number),
+            _ => (*name == bridge.name).then_some(OfPort::LOCAL),
+        };
+        let ports = |all: bool, names: &BTreeSet<String>| match all {
+            true => Selected::All,
+            false => Selected::Ports(names.iter().filter_map(number).collect()),
+        };
+        let config = |m: &Mirror| {
+            let output = match &m.output {
+                Output::Vlan(vlan) => MirrorOutput::Vlan(*vlan),
+                Output::Port(name) => MirrorOutput::Port(number(name)?),
+            };
+            Some(MirrorConfig {
+                id: u128::from_be_bytes(*m.uuid.as_bytes()),
+                src: ports(m.all, &m.src),
+                dst: ports(m.all, &m.dst),
+                vlans: m.vlans,
+                output,
+                snaplen: m.snaplen,
+            })
+        };
+        let configs: Vec<MirrorConfig> = bridge.mirrors.iter().filter_map(config).collect();
+        if let Err(e) = self.pipeline.set_mirrors(&bridge.name, &configs) {
+            warn!("bridge {}: {e}", bridge.name);
+        }
+    }
+
+    /// Packets and bytes of a bridge's mirrors, by their rows.
+    pub(crate) fn mirror_counts(&self, bridge: &Bridge) -> Vec<(Uuid, (u64, u64))> {
+        let counts = self.pipeline.mirror_counts(&bridge.name).unwrap_or_default();
+        let row =
+            |id| bridge.mirrors.iter().find(|m| u128::from_be_bytes(*m.uuid.as_bytes()) == id);
+        counts.into_iter().filter_map(|(id, c)| Some((row(id)?.uuid, c))).collect()
+    }
+}
