@@ -7,6 +7,7 @@
 
 mod idle;
 mod numa;
+mod perf;
 mod place;
 mod poll;
 mod pool;
@@ -15,6 +16,7 @@ mod sleep;
 mod turns;
 
 pub use numa::{Topology, parse_cpu_mask};
+pub use perf::{Column, Perf};
 pub use place::{Placed, round_robin};
 pub use poll::{Plan, Rxq, Thread};
 pub use pool::{Clock, Pool, PortEntry, RxqView, ThreadView};

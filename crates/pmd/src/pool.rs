@@ -159,6 +159,7 @@ pub struct Pool {
     published: Inputs,
     flow_limit: Arc<AtomicUsize>,
     exact_match: Arc<AtomicBool>,
+    metrics: Arc<AtomicBool>,
     sleep_max: SleepMax,
     idle_wait_ms: Arc<AtomicU64>,
     punts: Arc<PuntQueue>,
@@ -186,6 +187,7 @@ impl Pool {
             published: Inputs::default(),
             flow_limit: Arc::new(AtomicUsize::new(flow_limit)),
             exact_match: Arc::new(AtomicBool::new(true)),
+            metrics: Arc::default(),
             sleep_max: SleepMax::default(),
             idle_wait_ms: Arc::new(AtomicU64::new(IDLE_WAIT_MS)),
             punts: Arc::default(),
@@ -272,6 +274,8 @@ impl Pool {
             registry: Arc::<Registry>::default(),
             flow_limit: self.flow_limit.clone(),
             exact_match: self.exact_match.clone(),
+            perf: Default::default(),
+            metrics: self.metrics.clone(),
             punts: self.punts.clone(),
             sleep_max_us: AtomicU64::new(self.sleep_max.of_core(core)),
             idle_wait_ms: self.idle_wait_ms.clone(),
@@ -388,6 +392,11 @@ impl Pool {
     /// Whether threads use their exact-match caches.
     pub fn set_exact_match(&mut self, on: bool) {
         self.exact_match.store(on, Relaxed);
+    }
+
+    /// Whether threads keep histograms of what they do.
+    pub fn set_metrics(&mut self, on: bool) {
+        self.metrics.store(on, Relaxed);
     }
 
     /// How long threads may sleep between rounds.
