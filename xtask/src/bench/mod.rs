@@ -128,7 +128,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.sizes {
         let factor = if arguments.all { 2 } else { 4 };
         let rounds = usize::from(arguments.pairs).div_ceil(5);
-        let plan = sizes::Plan { rounds, factor, seconds: 1 };
+        let plan = sizes::Plan { rounds, factor };
         results.sizes = sizes::run(&kinds, &plan)?;
     } else if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
         measure_all(&kinds, &scenarios, &plan, &mut results)?;

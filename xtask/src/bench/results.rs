@@ -52,6 +52,11 @@ impl Results {
         }
     }
 
+    /// Whether any scenario was measured.
+    pub fn has_windows(&self) -> bool {
+        !self.rates.is_empty() || !self.latencies.is_empty()
+    }
+
     /// A scenario's outcome by name.
     pub fn rate(&self, name: &str) -> Option<&Outcome> {
         self.rates.iter().find(|o| o.scenario.name == name)

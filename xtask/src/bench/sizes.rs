@@ -25,10 +25,9 @@ use super::system::{Kind, System};
 const TCP_MAX: u64 = 128 << 20;
 const UDP_MAX: u64 = 1 << 10;
 
-/// Messages from this size on are counted instead of timed: one takes emulated guests a good part of a second.
-const COUNTED_FROM: u64 = 4 << 20;
-/// So many of them.
-const COUNT: u32 = 3;
+/// Seconds of a run: one for each so many bytes of a message, so that emulated guests exchange some of the largest.
+const BYTES_A_SECOND: u64 = 8 << 20;
+const SECONDS_MAX: u64 = 12;
 
 /// Time in which a guest's qperf listens after it was started.
 const LISTEN_LIMIT: Duration = Duration::from_secs(20);
@@ -114,8 +113,6 @@ pub struct Plan {
     pub rounds: usize,
     /// Each size is so many times the one before.
     pub factor: u64,
-    /// Seconds of a run, unless messages are counted.
-    pub seconds: u32,
 }
 
 /// A system with its guests.
@@ -155,7 +152,7 @@ impl Scene {
     fn wait_talking(&mut self) -> Result<()> {
         let mut last = None;
         let waited = wait::until("the guests' qperf", LISTEN_LIMIT, || {
-            let run = self.run(Test::TcpLatency, 1, 1);
+            let run = self.run(Test::TcpLatency, 1);
             Ok(run.map_err(|error| last = Some(error)).ok())
         });
         waited
@@ -174,14 +171,12 @@ impl Scene {
     }
 
     /// Microseconds, or megabits a second.
-    fn run(&mut self, test: Test, bytes: u64, seconds: u32) -> Result<f64> {
+    fn run(&mut self, test: Test, bytes: u64) -> Result<f64> {
         let (name, line) = test.qperf();
-        let length = match bytes < COUNTED_FROM {
-            true => format!("-t {seconds}"),
-            false => format!("-n {COUNT}"),
-        };
+        let seconds = (bytes / BYTES_A_SECOND).clamp(1, SECONDS_MAX);
         let server = guest::address(self.guests[1].number());
-        let said = self.guests[0].run(&format!("qperf {server} {length} -m {bytes} -uu {name}"))?;
+        let said =
+            self.guests[0].run(&format!("qperf {server} -t {seconds} -m {bytes} -uu {name}"))?;
         parse(&said, line).with_context(|| format!("qperf {name}, {bytes} bytes: {said}"))
     }
 }
@@ -235,8 +230,11 @@ pub fn run(kinds: &[Kind], plan: &Plan) -> Result<Vec<Point>> {
             let step = Step::start(format!("{test}, {}", size(bytes)));
             let measured = measure(&mut scenes, test, bytes, plan)?;
             drop(step);
-            let values: String =
-                measured.iter().map(|p| format!("{:>14}", figure(p.value))).collect();
+            let value = |scene: &Scene| {
+                let point = measured.iter().find(|p| p.system == scene.system.kind());
+                format!("{:>14}", point.map_or("-".to_owned(), |p| figure(p.value)))
+            };
+            let values: String = scenes.iter().map(value).collect();
             println!("  {:>9} {values}", size(bytes));
             points.extend(measured);
         }
@@ -244,6 +242,7 @@ pub fn run(kinds: &[Kind], plan: &Plan) -> Result<Vec<Point>> {
     for scene in &mut scenes {
         scene.system.check_alive()?;
     }
+    ensure!(!points.is_empty(), "no run came to a figure");
     Ok(points)
 }
 
@@ -258,10 +257,14 @@ fn measure(scenes: &mut [Scene], test: Test, bytes: u64, plan: &Plan) -> Result<
             let at = (step + round) % scenes.len();
             let scene = &mut scenes[at];
             scene.resume()?;
-            let value = scene.run(test, bytes, plan.seconds);
+            let value = scene.run(test, bytes);
             scene.pause()?;
             wait::check_interrupted()?;
-            runs[at].push(value.with_context(|| scene.system.kind().name())?);
+            match value {
+                Ok(value) => runs[at].push(value),
+                // A size that guests have no memory for, or no time, says nothing about the others.
+                Err(error) => println!("  {}: {error:#}", scene.system.kind()),
+            }
         }
     }
     let point = |(scene, runs): (&Scene, Vec<f64>)| {

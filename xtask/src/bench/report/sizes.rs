@@ -37,16 +37,22 @@ fn one(results: &Results, test: Test) -> String {
 fn figures(systems: &[(Kind, Vec<&Point>)]) -> String {
     let mut heads = vec!["message".to_owned()];
     heads.extend(systems.iter().map(|(kind, _)| title(*kind).to_owned()));
-    heads.extend((systems.len() > 1).then(|| "ratio".to_owned()));
-    let line = |at: usize| {
-        let point = |(_, points): &(Kind, Vec<&Point>)| points.get(at).map(|p| p.value);
-        let values: Vec<f64> = systems.iter().filter_map(point).collect();
-        let mut cells = vec![size(systems[0].1[at].bytes)];
-        cells.extend(values.iter().map(|v| figure(*v)));
+    heads.extend((systems.len() > 1).then(|| format!("ratio to {}", title(systems[1].0))));
+    let mut sizes: Vec<u64> = systems.iter().flat_map(|(_, p)| p.iter().map(|p| p.bytes)).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let line = |&bytes: &u64| {
+        let value = |(_, points): &(Kind, Vec<&Point>)| {
+            points.iter().find(|p| p.bytes == bytes).map(|p| p.value)
+        };
+        let values: Vec<Option<f64>> = systems.iter().map(value).collect();
+        let mut cells = vec![size(bytes)];
+        cells.extend(values.iter().map(|v| v.map_or("–".to_owned(), figure)));
         if let [own, other, ..] = values[..] {
-            cells.push(format!("{:.2}", own / other));
+            let ratio = own.zip(other).map(|(own, other)| format!("{:.2}", own / other));
+            cells.push(ratio.unwrap_or("–".to_owned()));
         }
         row(&cells, "")
     };
-    table(&heads, &(0..systems[0].1.len()).map(line).collect::<String>())
+    table(&heads, &sizes.iter().map(line).collect::<String>())
 }
