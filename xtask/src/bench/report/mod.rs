@@ -99,7 +99,7 @@ const RATIOS: &str =
     "Median of pairs of windows, with its 95 % interval. The dashed line is what is to be reached.";
 const CYCLES: &str = "Time-stamp counter cycles of the polling thread for each packet while it had packets: the bar is the \
     median over all windows, the line its lower quartile. ";
-const STAGES: &str = "Cycles a packet by stage, as this switch counts them.";
+const STAGES: &str = "Cycles a packet by stage of its way through this switch, which times one burst in 64; 64 bytes, one flow each way.";
 const LATENCY: &str = "From the time at which a frame was due, whether or not it could be sent then. One way, medians over windows.";
 const BURSTS: &str = "Frames of 64 bytes, one way, that come so many at a time at the same average rate: 10, 30 and 50 % of what \
     OVS-DPDK forwards at most. Latency from the time at which a frame was due; cycles of the polling thread while it had packets.";
@@ -202,8 +202,11 @@ fn notes(results: &Results) -> String {
          to 300 cycles), at times not (far: 800 to 900), and then every figure changes. The time is taken before each window. \
          Figures are of the place in which more rounds were; hollow dots are far."
             .to_owned(),
-        "DPDK without a switch is testpmd in io mode between two of DPDK's vhost devices. It looks at no header and no table.".to_owned(),
     ];
+    if results.systems.contains(&Kind::DpdkIo) {
+        let floor = "DPDK without a switch is testpmd in io mode between two of DPDK's vhost devices. It looks at no header and no table.";
+        notes.push(floor.to_owned());
+    }
     if let Some(noise) = &results.noise
         && let Some(pps) = noise.main.ratios.first().and_then(|r| r.pps)
     {
