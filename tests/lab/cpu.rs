@@ -80,6 +80,18 @@ pub fn load_core() -> usize {
     usize::from(count() > 1)
 }
 
+/// Keeps all threads of process `pid`, and those that they start, on `core`.
+pub fn pin_process(pid: u32, core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    for thread in threads(pid)? {
+        let tid = rustix::process::Pid::from_raw(thread.tid.cast_signed());
+        // One that has ended meanwhile is nowhere.
+        let _ = sched_setaffinity(tid, &set);
+    }
+    Ok(())
+}
+
 /// Keeps this thread on `core`, and before what else wants it (nice -20). Needs root.
 pub fn take(core: usize) -> Result<()> {
     let mut set = CpuSet::new();

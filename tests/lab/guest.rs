@@ -68,6 +68,11 @@ impl Guest {
         self.number
     }
 
+    /// The process that is its machine.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Waits until it takes commands.
     pub fn wait_booted(&mut self) -> Result<()> {
         let ready = |log: &str| log.contains("<<ready").then_some(());

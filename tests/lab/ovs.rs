@@ -28,8 +28,8 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Creates and serves a database in `rundir` that tells the daemon to poll on `core_mask`.
-    pub fn start(rundir: &Path, core_mask: u64) -> Result<Surroundings> {
+    /// Creates and serves a database in `rundir` that tells the daemon to poll on `core_mask`, with `settings` besides.
+    pub fn start(rundir: &Path, core_mask: u64, settings: &[&str]) -> Result<Surroundings> {
         let database = rundir.join("conf.db");
         process::output(Command::new("ovsdb-tool").arg("create").arg(&database).arg(SCHEMA))?;
         let socket = rundir.join("db.sock");
@@ -41,7 +41,10 @@ impl Surroundings {
         server.wait_path(&socket, START_LIMIT)?;
         let hugepages = Hugepages::reserve(MEMORY_MB)?;
         let extra = format!("--file-prefix={} --no-pci --no-telemetry", file_prefix(rundir));
-        process::output(ctl(rundir).args(["--no-wait", "set", "Open_vSwitch", "."]).args([
+        let mut set = ctl(rundir);
+        set.args(["--no-wait", "set", "Open_vSwitch", "."]);
+        set.args(settings.iter().map(|setting| format!("other_config:{setting}")));
+        process::output(set.args([
             "other_config:dpdk-init=true".to_owned(),
             format!("other_config:pmd-cpu-mask={core_mask:#x}"),
             format!("other_config:dpdk-socket-mem={MEMORY_MB}"),

@@ -31,6 +31,8 @@ pub const QEMU: Package = Package { name: "qemu-system-x86", file: "/usr/bin/qem
 pub const IPERF3: Package = Package { name: "iperf3", file: "/usr/bin/iperf3" };
 /// What a guest's device can do.
 pub const ETHTOOL: Package = Package { name: "ethtool", file: "/usr/sbin/ethtool" };
+/// Latency and bandwidth by message size.
+pub const QPERF: Package = Package { name: "qperf", file: "/usr/bin/qperf" };
 /// The guests' user space besides those.
 pub const BUSYBOX: Package = Package { name: "busybox-static", file: "/usr/bin/busybox" };
 /// DPDK's testpmd, which Debian ships with the development tools; brings every poll mode driver along.

@@ -103,18 +103,27 @@ pub struct Switch {
 impl Switch {
     /// Starts the daemon with an empty configuration; it polls on the cores of `core_mask`.
     pub fn start(kind: Kind, core_mask: u64) -> Result<Switch> {
+        Switch::start_with(kind, core_mask, &[])
+    }
+
+    /// The same with `settings` (`KEY=VALUE`) in `other_config`, from the start where that matters.
+    pub fn start_with(kind: Kind, core_mask: u64, settings: &[&str]) -> Result<Switch> {
         // Directly under /tmp and short: a socket's path has room for 107 bytes.
         let rundir = tempfile::Builder::new().prefix("lab-").tempdir_in("/tmp")?;
         let surroundings = match kind {
             Kind::Ours => None,
-            Kind::OvsDpdk => Some(ovs::Surroundings::start(rundir.path(), core_mask)?),
+            Kind::OvsDpdk => Some(ovs::Surroundings::start(rundir.path(), core_mask, settings)?),
         };
         let daemon = start_daemon(kind, rundir.path())?;
         let mut switch = Switch { kind, daemon, _surroundings: surroundings, rundir };
         switch.wait_ready()?;
         if kind == Kind::Ours {
             let mask = format!("other_config:pmd-cpu-mask={core_mask:#x}");
-            switch.ctl(&["set", "Open_vSwitch", ".", &mask])?;
+            let settings: Vec<String> =
+                settings.iter().map(|s| format!("other_config:{s}")).collect();
+            let mut arguments = vec!["set", "Open_vSwitch", ".", &mask];
+            arguments.extend(settings.iter().map(String::as_str));
+            switch.ctl(&arguments)?;
         }
         Ok(switch)
     }

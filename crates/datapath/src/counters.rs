@@ -1,17 +1,31 @@
 //! What a PMD thread counts as it walks: plain adds by one writer, read by any.
 
+use crate::Histogram;
 use packet::{DropCounts, DropReason};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters of one PMD thread's walks, in packets unless said otherwise.
-        #[derive(Debug, Default)]
+        #[derive(Debug)]
         #[repr(align(128))]
         pub struct WalkCounters {
             $($(#[$doc])* pub $name: Counter,)*
             /// Packets dropped by the walk itself; ports count their own.
             pub drops: DropCounts,
+            /// Cycles that each upcall took.
+            pub upcall_spans: Histogram,
+        }
+
+        impl Default for WalkCounters {
+            fn default() -> Self {
+                WalkCounters {
+                    $($name: Counter::default(),)*
+                    drops: DropCounts::default(),
+                    // As in OVS.
+                    upcall_spans: Histogram::log(1000, 1_000_000),
+                }
+            }
         }
 
         impl WalkCounters {
@@ -74,6 +88,20 @@ counters! {
     sleep_cycles,
     /// Iterations of the poll loop that ended with that.
     sleep_iterations,
+    /// Packets of bursts that were timed by stage, one burst in 64.
+    timed_packets,
+    /// CPU cycles of those bursts: taking them from their receive queues.
+    receive_cycles,
+    /// Interrupting who wants it for the burst before.
+    tell_cycles,
+    /// Reading keys and finding megaflows; upcalls are not among it.
+    look_up_cycles,
+    /// Running actions.
+    execute_cycles,
+    /// Sending.
+    transmit_cycles,
+    /// Giving buffers back.
+    give_back_cycles,
 }
 
 /// A counter with one writer.

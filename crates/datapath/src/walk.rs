@@ -7,11 +7,12 @@ use crate::classifier::{Classifier, Waiting};
 use crate::execute::Depth;
 use crate::megaflow::{FlowState, Megaflow, Registry};
 use crate::output::{Outputs, Sender};
+use crate::stages::Stages;
 use crate::{PortMap, PuntQueue, WalkCounters};
 use flow::{
     Action, DpPort, Extracted, FlowKey, Need, Seen, Translate, Translation, extract, ip_proto,
 };
-use packet::arch::{HashKey, hash_more, hash6};
+use packet::arch::{HashKey, cycles, hash_more, hash6};
 use packet::{BURST, Burst, BurstBuf, DropReason, Saved, Set};
 use port::Port;
 use std::sync::Arc;
@@ -64,6 +65,7 @@ pub(crate) struct State {
     /// Packets that actions will give back as they were.
     pub(crate) saved: Vec<Saved>,
     company: Company,
+    stages: Stages,
     pub(crate) check: Check,
     pub(crate) random: u64,
     pub(crate) registry: Arc<Registry>,
@@ -90,6 +92,7 @@ impl Datapath {
                 outputs: Outputs::new(),
                 saved: Vec::new(),
                 company: Company::default(),
+                stages: Stages::default(),
                 check: Check::default(),
                 random: seed | 1,
                 registry,
@@ -110,39 +113,44 @@ impl Datapath {
         number: DpPort,
         c: &Context<'_>,
     ) -> usize {
+        self.state.stages.begin();
         // 1. Receive: headers are copied, payload is borrowed until `burst` is dropped.
         let Some(mut burst) = port.rx(queue, &mut self.room) else {
             return 0;
         };
         let n = burst.len();
         let s = &mut self.state;
+        s.stages.mark(&c.counters.receive_cycles);
         s.outputs.untold.tell(c.ports, c.thread);
+        s.stages.mark(&c.counters.tell_cycles);
         c.counters.received.add(n as u64);
         s.company.note(number, c.now_ms);
         let mut sender =
             Sender { burst: &mut burst, ports: c.ports, counters: c.counters, thread: c.thread };
         // 2 to 5 in one, if all packets belong to the megaflow of the last ones.
-        if !s.check.is_on() && s.lane(number, &mut sender, c) {
-            s.outputs.untold.taken(number, queue);
-            return n;
+        if s.check.is_on() || !s.lane(number, &mut sender, c) {
+            // 2. Read the keys.
+            s.extract(sender.burst, number);
+            // 3. Look them up: is it the port's last flow again, in the exact-match cache, among the megaflows.
+            let all = Set::range(0, n);
+            s.passing.clear();
+            let misses = s.look_up(all, c);
+            s.stages.mark(&c.counters.look_up_cycles);
+            if s.check.is_on() {
+                s.check(all, c);
+            }
+            // 4. Ask the pipeline about the rest.
+            if misses > 0 {
+                s.upcall(all, sender.burst, c);
+                s.stages.skip();
+            }
+            // 5. Execute the actions, run by run of packets with the same flow.
+            s.execute(n, sender, c);
         }
-        // 2. Read the keys.
-        s.extract(sender.burst, number);
-        // 3. Look them up: is it the port's last flow again, in the exact-match cache, among the megaflows.
-        let all = Set::range(0, n);
-        s.passing.clear();
-        let misses = s.look_up(all, c);
-        if s.check.is_on() {
-            s.check(all, c);
-        }
-        // 4. Ask the pipeline about the rest.
-        if misses > 0 {
-            s.upcall(all, sender.burst, c);
-        }
-        // 5. Execute the actions, run by run of packets with the same flow.
-        s.execute(n, sender, c);
         s.outputs.untold.taken(number, queue);
         // 6. All was sent; dropping the burst gives the descriptors back.
+        drop(burst);
+        s.stages.end(n, c.counters);
         n
     }
 
@@ -232,11 +240,12 @@ impl State {
         if outputs.is_empty() {
             c.counters.drops.add(DropReason::Pipeline, all.len() as u64);
         }
+        self.stages.mark(&c.counters.look_up_cycles);
         self.outputs.fit(c.ports);
         for &to in outputs {
             self.outputs.add(to, all, sender);
         }
-        self.outputs.flush(sender);
+        self.send_all(sender, c);
         true
     }
 
@@ -364,7 +373,9 @@ impl State {
                 continue;
             }
             c.counters.upcalls.add(1);
+            let from = cycles();
             self.flow_of[i] = self.ask(i, burst.packets()[i].on_wire(), c);
+            c.counters.upcall_spans.add(cycles().wrapping_sub(from));
         }
     }
 
@@ -487,7 +498,15 @@ impl State {
                 }
             }
         }
-        self.outputs.flush(&mut sender);
+        self.send_all(&mut sender, c);
+    }
+
+    /// Sends everything that the burst's actions have output.
+    #[inline(always)]
+    fn send_all(&mut self, sender: &mut Sender<'_, '_, '_>, c: &Context<'_>) {
+        self.stages.mark(&c.counters.execute_cycles);
+        self.outputs.flush(sender);
+        self.stages.mark(&c.counters.transmit_cycles);
     }
 
     fn clean(&mut self) -> bool {

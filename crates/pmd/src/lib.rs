@@ -8,6 +8,7 @@
 mod balance;
 mod idle;
 mod numa;
+mod perf;
 mod place;
 mod poll;
 mod pool;
@@ -17,6 +18,7 @@ mod turns;
 
 pub use balance::AutoBalance;
 pub use numa::{Topology, parse_cpu_mask};
+pub use perf::{Column, Perf};
 pub use place::{Assign, Load, Place, Placed, Placement, Rules, improvement, place};
 pub use poll::{Plan, Rxq, Thread};
 pub use pool::{Clock, Pool, PortEntry, RxqView, ThreadView, WORKER};

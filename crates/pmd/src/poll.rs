@@ -1,6 +1,7 @@
 //! The poll loop of a PMD thread.
 
 use crate::idle::{Idle, Woken};
+use crate::perf::{Column, Columns, Perf, Round};
 use crate::pool::Clock;
 use crate::sleep::{BUSY_PACKETS, LoadSleep};
 use crate::turns::Turns;
@@ -73,6 +74,10 @@ pub struct Thread {
     pub following: AtomicU64,
     /// What it counted. Only the thread itself writes there.
     pub counters: WalkCounters,
+    /// Histograms, if `metrics` is set. Only the thread itself writes there.
+    pub(crate) perf: Perf,
+    /// Whether to keep them (`other_config:pmd-perf-metrics`).
+    pub metrics: Arc<AtomicBool>,
     /// When statistics were last cleared.
     pub(crate) cleared: Mutex<Cleared>,
     /// Its megaflows.
@@ -103,11 +108,12 @@ pub(crate) struct Cleared {
     at: Instant,
     /// What had been counted.
     counts: WalkCounts,
+    columns: Columns,
 }
 
 impl Default for Cleared {
     fn default() -> Self {
-        Cleared { at: Instant::now(), counts: WalkCounts::default() }
+        Cleared { at: Instant::now(), counts: WalkCounts::default(), columns: Columns::default() }
     }
 }
 
@@ -126,9 +132,25 @@ impl Thread {
         self.cleared().at.elapsed()
     }
 
+    /// Histograms of what it did since then, in the order in which OVS shows them.
+    pub fn columns(&self) -> Vec<Column> {
+        let earlier = self.cleared().columns;
+        self.perf.columns(&self.counters, &earlier)
+    }
+
+    /// Cycles of upcalls since then.
+    pub fn upcall_cycles(&self) -> u64 {
+        let earlier = self.cleared().columns;
+        self.counters.upcall_spans.bins().since(&earlier.upcall_spans).sum
+    }
+
     /// Starts statistics from zero (`dpif-netdev/pmd-stats-clear`).
     pub fn clear(&self) {
-        *self.cleared() = Cleared { at: Instant::now(), counts: self.counters.counts() };
+        *self.cleared() = Cleared {
+            at: Instant::now(),
+            counts: self.counters.counts(),
+            columns: self.perf.read(&self.counters),
+        };
     }
 
     /// True if there is something to do besides polling the queues of `plan`.
@@ -189,6 +211,7 @@ pub(crate) fn run(
             active_ms = now_ms;
         }
         let mut packets = 0;
+        let mut round = thread.metrics.load(Relaxed).then(|| Round::new(&thread.counters));
         let context = Context {
             ports: &plan.ports,
             translate,
@@ -211,6 +234,9 @@ pub(crate) fn run(
                 packets += n;
                 if n >= BUSY_PACKETS {
                     sleep.busy();
+                }
+                if let Some(round) = &mut round {
+                    round.batch(n, &*rxq.port, rxq.queue);
                 }
                 let now = cycles();
                 let spent = now.wrapping_sub(last);
@@ -235,6 +261,9 @@ pub(crate) fn run(
         };
         spent.add(last.wrapping_sub(began));
         turns.add(1);
+        if let Some(round) = round {
+            thread.perf.add(&round, packets, last.wrapping_sub(began), c);
+        }
         let sleep_us = sleep.after_round(thread.sleep_max_us.load(Relaxed));
         if sleep_us > 0 {
             datapath.tell(&context);

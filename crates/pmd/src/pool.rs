@@ -176,6 +176,7 @@ pub struct Pool {
     published: Inputs,
     flow_limit: Arc<AtomicUsize>,
     exact_match: Arc<AtomicBool>,
+    metrics: Arc<AtomicBool>,
     sleep_max: SleepMax,
     idle_wait_ms: Arc<AtomicU64>,
     rules: Rules,
@@ -208,6 +209,7 @@ impl Pool {
             published: Inputs::default(),
             flow_limit: Arc::new(AtomicUsize::new(flow_limit)),
             exact_match: Arc::new(AtomicBool::new(true)),
+            metrics: Arc::default(),
             sleep_max: SleepMax::default(),
             idle_wait_ms: Arc::new(AtomicU64::new(IDLE_WAIT_MS)),
             rules: Rules::default(),
@@ -298,6 +300,8 @@ impl Pool {
             registry: Arc::<Registry>::default(),
             flow_limit: self.flow_limit.clone(),
             exact_match: self.exact_match.clone(),
+            perf: Default::default(),
+            metrics: self.metrics.clone(),
             punts: self.punts.clone(),
             sleep_max_us: AtomicU64::new(sleep_of(&self.sleep_max, core)),
             idle_wait_ms: match core {
@@ -389,6 +393,11 @@ impl Pool {
     /// Whether threads use their exact-match caches.
     pub fn set_exact_match(&mut self, on: bool) {
         self.exact_match.store(on, Relaxed);
+    }
+
+    /// Whether threads keep histograms of what they do.
+    pub fn set_metrics(&mut self, on: bool) {
+        self.metrics.store(on, Relaxed);
     }
 
     /// How long threads may sleep between rounds.

@@ -312,6 +312,11 @@ impl Port for VhostPort {
         self.tx_ring(thread).is_none_or(Vring::tell)
     }
 
+    fn waiting(&self, queue: usize) -> usize {
+        let ring = self.shared.vrings.get(2 * queue + 1).and_then(OnceLock::get);
+        ring.map_or(0, |ring| ring.waiting())
+    }
+
     fn counters(&self) -> Counters {
         let mut sum = Counters::default();
         for (i, vring) in self.shared.vrings.iter().enumerate() {

@@ -243,6 +243,12 @@ impl Vring {
         true
     }
 
+    /// See [`port::Port::waiting`].
+    pub(crate) fn waiting(&self) -> usize {
+        let held = self.ring.try_claim();
+        held.and_then(|ring| Some(ring.as_ref()?.waiting())).unwrap_or(0)
+    }
+
     /// Puts packets, none longer than `longest`, into a guest's receive ring. False if another thread
     /// has it, and nothing was done.
     #[inline(always)]

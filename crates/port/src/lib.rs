@@ -28,6 +28,13 @@ pub trait Port: Send + Sync {
     /// nothing, or the queue is disabled or in use.
     fn rx<'b>(&'b self, queue: usize, buf: &'b mut BurstBuf) -> Option<Burst<'b>>;
 
+    /// Packets that wait in receive queue `queue`, as far as that is known without a look at each: 0
+    /// otherwise, as by default. Called after a full burst, if somebody wants to know.
+    fn waiting(&self, queue: usize) -> usize {
+        let _ = queue;
+        0
+    }
+
     /// Sends these packets of `burst` in the order of their arrival. `thread` numbers the calling PMD
     /// thread, to spread threads over the port's transmit queues. What cannot be sent is dropped and
     /// counted by the port.

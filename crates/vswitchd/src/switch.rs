@@ -189,6 +189,8 @@ impl Switch {
         self.pool.set_flow_limit(limit.min(FLOW_LIMIT_MAX) as usize);
         // The inverse of a probability in OVS; here, 0 turns the cache off and all else is 1.
         self.pool.set_exact_match(desired.number("emc-insert-inv-prob") != Some(0));
+        let metrics = desired.other_config.get("pmd-perf-metrics");
+        self.pool.set_metrics(metrics.is_some_and(|v| v == "true"));
         self.pool.set_idle_wait(desired.number("pmd-idle-wait"));
         self.pool.set_rules(desired.rules());
         self.pool.set_auto_balance(desired.auto_balance());

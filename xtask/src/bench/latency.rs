@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::measure::Plan;
 use super::outcome::Place;
 use super::pacing::{Order, Pacer, Run};
-use super::scenario::{Pace, Scenario};
+use super::scenario::{Group, Pace, Scenario};
 use super::statistics::{Median, median};
 use super::system::{Kind, System};
 use super::{NO_ROUND, canary, print, setup};
@@ -19,6 +19,8 @@ use super::{NO_ROUND, canary, print, setup};
 const SHARES: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 /// The one of them that has a row of its own.
 pub const HALF: f64 = 0.5;
+/// Those of scenarios about bursts.
+const BURST_SHARES: [f64; 3] = [0.1, 0.3, HALF];
 const SMOKE_SHARES: [f64; 1] = [HALF];
 
 /// How long frames that have not come are waited for.
@@ -60,6 +62,8 @@ pub struct Window {
     pub p999_us: f64,
     /// The longest.
     pub longest_us: f64,
+    /// Cycles of the polling thread for each packet, while it had some.
+    pub cycles_per_packet: Option<f64>,
     /// Cycles of a cache line's round trip between the cores just before.
     pub round_trip_cycles: f64,
     /// Frames that came and do not count, as something else had the load's core when they were due.
@@ -85,6 +89,8 @@ pub struct Point {
     pub p99_us: f64,
     /// 99.9 %.
     pub p999_us: f64,
+    /// Cycles of the polling thread for each packet, while it had some.
+    pub cycles_per_packet: Option<f64>,
     /// Share of frames that did not come, in all windows together.
     pub lost: f64,
     /// Windows.
@@ -130,7 +136,11 @@ pub fn run(systems: &mut [System], scenario: &Scenario, plan: &Plan) -> Result<O
     let (references, windows) = (Vec::new(), Vec::new());
     let mut sweep =
         Sweep { systems: part, pacer, scenario, plan, reference: at, references, windows };
-    let shares: &[f64] = if plan.lenient { &SMOKE_SHARES } else { &SHARES };
+    let shares: &[f64] = match scenario.group {
+        _ if plan.lenient => &SMOKE_SHARES,
+        Group::Bursts => &BURST_SHARES,
+        _ => &SHARES,
+    };
     for &share in shares {
         sweep.measure(share)?;
     }
@@ -156,6 +166,14 @@ pub fn run(systems: &mut [System], scenario: &Scenario, plan: &Plan) -> Result<O
     })
 }
 
+/// One run of one system.
+struct Driven {
+    run: Run,
+    /// Share of it in which something else had the switch's core.
+    switch_waited: f64,
+    cycles_per_packet: Option<f64>,
+}
+
 struct Sweep<'a> {
     systems: Vec<&'a mut System>,
     pacer: Pacer,
@@ -176,7 +194,7 @@ impl Sweep<'_> {
         }
         let mut rates = Vec::new();
         for _ in 0..REFERENCE_RUNS {
-            let (run, _) = self.drive(self.reference, f64::INFINITY, 1)?;
+            let Driven { run, .. } = self.drive(self.reference, f64::INFINITY, 1)?;
             // The host may move a core at any moment.
             if Place::of(canary::round_trip_cycles()?) == place || self.plan.lenient {
                 rates.push(run.received as f64 / run.seconds);
@@ -191,8 +209,8 @@ impl Sweep<'_> {
         Ok(pps)
     }
 
-    /// A run of one system, and the share of it in which something else had the switch's core.
-    fn drive(&mut self, at: usize, pps: f64, burst: u32) -> Result<(Run, f64)> {
+    /// A run of one system.
+    fn drive(&mut self, at: usize, pps: f64, burst: u32) -> Result<Driven> {
         let order = Order {
             system: at,
             pps,
@@ -203,13 +221,16 @@ impl Sweep<'_> {
         };
         let system = &mut self.systems[at];
         system.resume()?;
+        system.clear_stats()?;
         let before = system.threads()?;
         let run = self.pacer.run(order);
         let after = system.threads()?;
+        let stats = system.stats()?;
         system.pause()?;
         wait::check_interrupted()?;
         let waited = cpu::busiest(&before, &after).wait_ns as f64 / 1e9;
-        Ok((run?, waited / order.count.as_secs_f64()))
+        let switch_waited = waited / order.count.as_secs_f64();
+        Ok(Driven { run: run?, switch_waited, cycles_per_packet: stats.cycles_per_packet })
     }
 
     fn measure(&mut self, share: f64) -> Result<()> {
@@ -239,7 +260,8 @@ impl Sweep<'_> {
         };
         let round_trip_cycles = canary::round_trip_cycles()?;
         let offered_pps = share * self.reference_pps(Place::of(round_trip_cycles))?;
-        let (run, switch_waited) = self.drive(at, offered_pps, burst)?;
+        let Driven { run, switch_waited, cycles_per_packet } =
+            self.drive(at, offered_pps, burst)?;
         let system = self.systems[at].kind();
         ensure!(run.received > 0, "{}: {system} forwards nothing", self.scenario.name);
         let us = |cycles: u64| cycles as f64 / run.hertz * 1e6;
@@ -254,6 +276,7 @@ impl Sweep<'_> {
             p99_us: us(run.latency.quantile(0.99)),
             p999_us: us(run.latency.quantile(0.999)),
             longest_us: us(run.latency.largest()),
+            cycles_per_packet,
             round_trip_cycles,
             spoiled: run.spoiled,
             switch_waited,
@@ -278,6 +301,7 @@ fn points(kinds: &[Kind], share: f64, place: Place, windows: &[Window]) -> Vec<P
             p50_us: middle(|w| w.p50_us)?,
             p99_us: middle(|w| w.p99_us)?,
             p999_us: middle(|w| w.p999_us)?,
+            cycles_per_packet: median(windows.iter().filter_map(|w| w.cycles_per_packet).collect()),
             lost: 1.0 - received as f64 / due.max(1) as f64,
             windows: windows.len(),
         })

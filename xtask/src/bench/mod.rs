@@ -20,6 +20,7 @@ mod report;
 mod results;
 mod scenario;
 mod setup;
+mod sizes;
 mod statistics;
 mod system;
 mod testpmd;
@@ -65,6 +66,7 @@ const NO_ROUND: &str = "other processes keep taking the cores: no window counts"
   cargo xtask bench                              the headline scenarios
   cargo xtask bench --only 64b,64b-packed        some scenarios; --list names them all
   cargo xtask bench --testpmd                    the outside check: DPDK's testpmd as load
+  cargo xtask bench --sizes                      qperf between virtual machines, 1 B to 128 MB
   cargo xtask bench --systems ours,ovs-dpdk      without DPDK's own floor
   cargo xtask bench --systems ovs-dpdk,dpdk-io   OVS-DPDK beside the floor
   cargo xtask bench --pairs 40                   narrower intervals")]
@@ -93,6 +95,10 @@ pub struct Arguments {
     /// The outside check instead: DPDK's testpmd as load
     #[arg(long)]
     testpmd: bool,
+    /// By message size instead: qperf over TCP (1 B to 128 MB) and UDP (to 1 KB) between QEMU guests. Takes some twenty
+    /// minutes; with --all sizes double instead of growing fourfold; a fifth of --pairs is how often each is measured
+    #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke"])]
+    sizes: bool,
     /// Name the scenarios and stop
     #[arg(long)]
     list: bool,
@@ -119,10 +125,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let _preferred = PreferredSession::new()?;
     let plan = plan(arguments);
     let mut results = Results::new(&kinds, &plan);
-    if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
+    if arguments.sizes {
+        let factor = if arguments.all { 2 } else { 4 };
+        let rounds = usize::from(arguments.pairs).div_ceil(5);
+        let plan = sizes::Plan { rounds, factor };
+        results.sizes = sizes::run(&kinds, &plan)?;
+    } else if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
         measure_all(&kinds, &scenarios, &plan, &mut results)?;
     }
-    if arguments.testpmd || arguments.all {
+    if !arguments.sizes && (arguments.testpmd || arguments.all) {
         println!("\ntestpmd as load");
         let outcome = testpmd::run(&kinds, &plan)?;
         print::outcome(&outcome);

@@ -25,13 +25,14 @@ pub fn window(window: &Window) {
 /// One system at one load, in microseconds from the time at which a frame was due.
 pub fn point(point: &latency::Point) {
     println!(
-        "  {:9} {:3.0} % {:7.3} Mpps: p50 {:7.1} us, p99 {:7.1}, p99.9 {:7.1}, lost {:.4} %, {} windows",
+        "  {:9} {:3.0} % {:7.3} Mpps: p50 {:7.1} us, p99 {:7.1}, p99.9 {:7.1}, {:>6} cycles/packet, lost {:.4} %, {} windows",
         point.system,
         point.share * 100.0,
         point.offered_pps / 1e6,
         point.p50_us,
         point.p99_us,
         point.p999_us,
+        number(point.cycles_per_packet),
         point.lost * 100.0,
         point.windows,
     );

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::latency;
 use super::measure::Plan;
 use super::outcome::Outcome;
+use super::sizes;
 use super::system::Kind;
 
 /// A run.
@@ -30,6 +31,8 @@ pub struct Results {
     pub rates: Vec<Outcome>,
     /// Scenarios with a paced load.
     pub latencies: Vec<latency::Outcome>,
+    /// By message size, between virtual machines.
+    pub sizes: Vec<sizes::Point>,
 }
 
 impl Results {
@@ -45,7 +48,13 @@ impl Results {
             noise: None,
             rates: Vec::new(),
             latencies: Vec::new(),
+            sizes: Vec::new(),
         }
+    }
+
+    /// Whether any scenario was measured.
+    pub fn has_windows(&self) -> bool {
+        !self.rates.is_empty() || !self.latencies.is_empty()
     }
 
     /// A scenario's outcome by name.

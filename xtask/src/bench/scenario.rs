@@ -122,6 +122,8 @@ pub enum Group {
     Ports,
     /// Latency against offered load.
     Latency,
+    /// Bursts and pauses at some offered loads.
+    Bursts,
     /// What does not fit elsewhere.
     Others,
 }
@@ -168,6 +170,10 @@ const fn paced(name: &'static str, burst: u32) -> Scenario {
     Scenario { name, group: Group::Latency, pace: Pace::Paced { burst }, both_ways: false, ..MORE }
 }
 
+const fn bursts(name: &'static str, burst: u32) -> Scenario {
+    Scenario { group: Group::Bursts, ..paced(name, burst) }
+}
+
 /// All scenarios. Frames of 64 KB join when both switches take them whole from guests (segmentation offload).
 pub const ALL: &[Scenario] = &[
     BASE,
@@ -212,6 +218,9 @@ pub const ALL: &[Scenario] = &[
     Scenario { headline: true, ..ports("ports-128", 128) },
     Scenario { headline: true, ..paced("latency", 1) },
     paced("latency-bursts", 64),
+    bursts("bursts-1", 1),
+    bursts("bursts-4", 4),
+    bursts("bursts-32", 32),
 ];
 
 /// The outside check, which has a module of its own.

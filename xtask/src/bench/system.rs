@@ -97,10 +97,15 @@ enum Body {
 impl System {
     /// Starts it on the switch's core and stops it there.
     pub fn start(kind: Kind) -> Result<System> {
+        System::start_with(kind, &[])
+    }
+
+    /// The same with `settings` in the database's `other_config`.
+    pub fn start_with(kind: Kind, settings: &[&str]) -> Result<System> {
         let step = Step::start(format!("setting up {kind}"));
         let body = match kind {
-            Kind::Ours => start_switch(switch::Kind::Ours)?,
-            Kind::OvsDpdk => start_switch(switch::Kind::OvsDpdk)?,
+            Kind::Ours => start_switch(switch::Kind::Ours, settings)?,
+            Kind::OvsDpdk => start_switch(switch::Kind::OvsDpdk, settings)?,
             Kind::DpdkIo => Body::Floor(Box::new(Floor::start(SWITCH_CORE)?)),
         };
         let system = System { kind, body, idle_ports: 0, mtu: MTU };
@@ -244,8 +249,8 @@ impl Drop for System {
     }
 }
 
-fn start_switch(kind: switch::Kind) -> Result<Body> {
-    let switch = Switch::start(kind, 1 << SWITCH_CORE)?;
+fn start_switch(kind: switch::Kind, settings: &[&str]) -> Result<Body> {
+    let switch = Switch::start_with(kind, 1 << SWITCH_CORE, settings)?;
     switch.add_bridge(BRIDGE)?;
     switch.add_listening_ports(BRIDGE, &PORTS.map(str::to_owned), MTU)?;
     let control = switch.control()?;

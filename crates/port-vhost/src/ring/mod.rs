@@ -454,6 +454,14 @@ impl AnyRing {
         either!(self, r => r.set_call(call))
     }
 
+    /// Buffers that wait to be received. A packed ring has no index that says it: 0.
+    pub(crate) fn waiting(&self) -> usize {
+        match self {
+            AnyRing::Split(ring) => ring.layout.waiting().into(),
+            AnyRing::Packed(_) => 0,
+        }
+    }
+
     pub(crate) fn ask_for_kicks(&mut self) -> bool {
         either!(self, r => r.ask_for_kicks())
     }

@@ -81,6 +81,12 @@ impl Split {
         unsafe { AtomicU16::from_ptr(ring.add(i)) }
     }
 
+    /// Buffers that are available and were not taken yet.
+    pub(crate) fn waiting(&self) -> u16 {
+        let available = u16::from_le(self.word(self.avail, 1).load(Ordering::Relaxed));
+        available.wrapping_sub(self.next).min(self.mask + 1)
+    }
+
     /// Descriptor `i`, read once. `i` is at most `mask`.
     #[inline(always)]
     fn desc(&self, i: u16) -> Desc {

@@ -1,10 +1,11 @@
-//! `dpif-netdev/pmd-perf-show`: what PMD threads did with their time, in the text of OVS 3.2 and later
-//! without `other_config:pmd-perf-metrics`, that is, without histograms.
+//! `dpif-netdev/pmd-perf-show`: what PMD threads did with their time, in the text of OVS. Lines that OVS
+//! has not say what each stage of a packet's way takes; there are no histories of rounds (`-it`, `-ms`).
 
 use super::datapath::{core_asked, pmds, ratio};
 use crate::daemon::{Shared, locked};
 use ::datapath::WalkCounts;
-use pmd::ThreadView;
+use pmd::{Column, ThreadView};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use unixctl::Commands;
 
@@ -14,11 +15,16 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
     c.add("dpif-netdev/pmd-perf-show", usage, 0..=8, move |args| {
         let only = core_asked(&without_histogram_options(args)?)?;
         let hz = locked(&s).clock.cycles_per_second();
-        Ok(pmds(&s, only).iter().map(|t| show(t, hz)).collect())
+        let hidden = args.iter().any(|word| word == "-nh");
+        let text = |t: &ThreadView| {
+            let shown = !hidden && t.thread.metrics.load(Relaxed);
+            show(t, hz) + &if shown { histograms(&t.thread.columns()) } else { String::new() }
+        };
+        Ok(pmds(&s, only).iter().map(text).collect())
     });
 }
 
-/// The arguments that say which threads; the others say which histograms, and there are none.
+/// The arguments that say which threads; the others say what else to show.
 fn without_histogram_options(args: &[String]) -> Result<Vec<String>, String> {
     let (mut rest, mut words) = (Vec::new(), args.iter());
     while let Some(word) = words.next() {
@@ -40,8 +46,10 @@ fn show(t: &ThreadView, hz: f64) -> String {
     out += &format!("Measurement duration: {:.3} s\n\n", duration.as_secs_f64());
     out += &format!("pmd thread numa_id {} core_id {}:\n\n", t.node, t.core);
     out += &iterations(&c, duration, hz);
-    out += &received(&c, duration);
-    out + &sent(&c, duration)
+    let upcalls_us = t.thread.upcall_cycles() as f64 * 1e6 / hz;
+    out += &received(&c, duration, upcalls_us);
+    out += &sent(&c, duration);
+    out + &stages(&c)
 }
 
 /// The time of day in UTC, with milliseconds.
@@ -77,7 +85,7 @@ fn kpps(packets: u64, duration: Duration) -> f64 {
     packets as f64 / 1e3 / duration.as_secs_f64().max(1e-9)
 }
 
-fn received(c: &WalkCounts, duration: Duration) -> String {
+fn received(c: &WalkCounts, duration: Duration, upcalls_us: f64) -> String {
     if c.received == 0 {
         return format!("  Rx packets:         {:12}\n", 0);
     }
@@ -104,12 +112,11 @@ fn received(c: &WalkCounts, duration: Duration) -> String {
             share(c.megaflow_hits),
             ratio(c.subtable_lookups, c.megaflow_hits)
         )
-        // How long upcalls take is not measured here.
         + &format!(
             "  - Upcalls:          {:12}  ({:5.1} %, {:.1} us/upcall)\n",
             c.upcalls - lost,
             share(c.upcalls - lost),
-            0.0
+            upcalls_us / c.upcalls.max(1) as f64
         )
         + &format!("  - Lost upcalls:     {lost:12}  ({:5.1} %)\n", share(lost))
 }
@@ -125,4 +132,43 @@ fn sent(c: &WalkCounts, duration: Duration) -> String {
         c.tx_batches,
         ratio(c.tx_packets, c.tx_batches)
     )
+}
+
+/// What the stages of a packet's way take, as far as some packets were timed. Upcalls are not among it.
+fn stages(c: &WalkCounts) -> String {
+    if c.timed_packets == 0 {
+        return String::new();
+    }
+    let stages = [
+        ("receive", c.receive_cycles),
+        ("tell", c.tell_cycles),
+        ("look up", c.look_up_cycles),
+        ("execute", c.execute_cycles),
+        ("transmit", c.transmit_cycles),
+        ("give back", c.give_back_cycles),
+    ];
+    let line = |(name, cycles)| {
+        let name = format!("stage {name}:");
+        format!("  {name:<18} {:13.1}  cycles/pkt\n", ratio(cycles, c.timed_packets))
+    };
+    let head = format!("  Timed packets:      {:12}  (one burst in 64)\n", c.timed_packets);
+    stages.into_iter().map(line).fold(head, |all, line| all + &line)
+}
+
+fn histograms(columns: &[Column]) -> String {
+    let row = |cell: &dyn Fn(&Column) -> String| {
+        let cells: Vec<String> = columns.iter().map(cell).collect();
+        format!("   {}\n", cells.join("  "))
+    };
+    let mut out = String::from("\nHistograms\n") + &row(&|c| format!("{:<21}", c.title));
+    for bin in 0..::datapath::BINS {
+        let bound = |c: &Column| match bin + 1 < ::datapath::BINS {
+            true => c.bounds[bin].to_string(),
+            false => ">".to_owned(),
+        };
+        out += &row(&|c| format!("{:<9} {:<11}", bound(c), c.counts[bin]));
+    }
+    out += &format!("{:-<154}\n", "");
+    out += &row(&|c| format!("{:<21}", c.average_title));
+    out + &row(&|c| format!("{:<21.*}", if c.decimals { 5 } else { 0 }, c.average))
 }

@@ -49,6 +49,7 @@ fn outputs_have_the_shape_of_ovs() {
 
     assert_eq!(shape(&d.appctl("fdb/show br0")), shape(&ovs.appctl("fdb/show br0").out));
     threads_have_the_shape_of_ovs(&d, &ovs);
+    histograms_have_the_shape_of_ovs(&d, &ovs, &mut guest, &sent);
     megaflows_have_the_shape_of_ovs(&d, &ovs);
     ports_have_the_shape_of_ovs(&d, &ovs);
 }
@@ -88,6 +89,66 @@ fn threads_have_the_shape_of_ovs(d: &Daemon, ovs: &Ovs) {
         column(&ours, "sleep iterations:"),
         column(&ours, "busy iterations:").map(|(_, at)| (Some(4), at))
     );
+    let upcalls = ours.lines().find(|l| l.contains("- Upcalls:")).expect("a line");
+    assert!(!upcalls.contains(" 0.0 us/upcall"), "measured: {upcalls}");
+}
+
+/// The histograms of `other_config:pmd-perf-metrics` have the bins and the columns of OVS's.
+fn histograms_have_the_shape_of_ovs(d: &Daemon, ovs: &Ovs, guest: &mut Driver, sent: &[u8]) {
+    let command = "dpif-netdev/pmd-perf-show";
+    assert!(!d.appctl(command).contains("Histograms"), "only if asked for");
+    let on = "set Open_vSwitch . other_config:pmd-perf-metrics=true";
+    d.vsctl(on);
+    assert_eq!(ovs.vsctl(on).err, "");
+    assert_eq!(d.appctl("dpif-netdev/pmd-stats-clear"), "");
+    let table = |text: &str| -> Vec<String> {
+        text.lines().skip_while(|l| *l != "Histograms").map(str::to_owned).collect()
+    };
+    let bound = |table: &[String], row: usize, column: usize| {
+        table[row + 2].split_whitespace().nth(2 * column).map(str::to_owned)
+    };
+    // Both follow their configuration in their own time.
+    let theirs =
+        wait_for("OVS's", || Some(table(&ovs.appctl(command).out)).filter(|t| !t.is_empty()));
+    let counted =
+        |t: &[String]| bound(t, 0, 0).is_some() && t[3].contains("  1         1           ");
+    let ours = wait_for("ours", || {
+        guest.tx(0, &[sent]).expect("sent");
+        Some(table(&d.appctl(command))).filter(|t| t.len() > 3 && counted(t))
+    });
+    assert_eq!(ours.len(), theirs.len(), "{ours:#?}");
+    assert_eq!(ours[1], theirs[1]);
+    for row in 0..32 {
+        for column in 0..7 {
+            let both = [&ours, &theirs].map(|t| bound(t, row, column));
+            assert_eq!(both[0], both[1], "bin {row} of column {column}");
+        }
+        assert_eq!(
+            ours[row + 2].len(),
+            theirs[row + 2].len(),
+            "{} {}",
+            ours[row + 2],
+            theirs[row + 2]
+        );
+    }
+    assert_eq!(ours[34..36], theirs[34..36]);
+    let columns = |line: &str| {
+        let starts = |(i, pair): (usize, &[u8])| (pair[0] == b' ' && pair[1] != b' ').then_some(i);
+        line.as_bytes().windows(2).enumerate().filter_map(starts).collect::<Vec<_>>()
+    };
+    assert_eq!(columns(&ours[36]), columns(&theirs[36]), "{ours:#?}\n{theirs:#?}");
+    assert!(!d.appctl(&format!("{command} -nh")).contains("Histograms"));
+    // One burst in 64 is timed, stage by stage.
+    let text = wait_for("a timed burst", || {
+        for _ in 0..50 {
+            guest.tx(0, &[sent]).expect("sent");
+        }
+        Some(d.appctl(&format!("{command} -nh"))).filter(|t| t.contains("  Timed packets: "))
+    });
+    for stage in ["receive", "tell", "look up", "execute", "transmit", "give back"] {
+        let line = text.lines().find(|l| l.starts_with(&format!("  stage {stage}: ")));
+        assert!(line.is_some_and(|l| l.ends_with(" cycles/pkt")), "{stage}: {text}");
+    }
 }
 
 fn megaflows_have_the_shape_of_ovs(d: &Daemon, ovs: &Ovs) {

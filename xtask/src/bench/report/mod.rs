@@ -1,11 +1,13 @@
 //! The report: one HTML file that needs nothing else.
 
 mod plots;
+mod sizes;
 mod svg;
 mod tables;
 
 use super::outcome::Place;
 use super::results::Results;
+use super::scenario::Group;
 use super::system::Kind;
 
 /// Colours of the systems.
@@ -62,7 +64,8 @@ pub fn page(results: &Results) -> String {
         &plots::cycles(results),
     );
     section(&mut body, "Where the cycles go", STAGES, &plots::stages(results));
-    for outcome in &results.latencies {
+    let curves = results.latencies.iter().filter(|o| o.scenario.group == Group::Latency);
+    for outcome in curves {
         let title = format!("Latency: {}", outcome.scenario.describe());
         let intro = format!(
             "{LATENCY} The offered loads are 10 to 90 % of the {:.2} Mpps that {} forwards of this load.",
@@ -76,12 +79,16 @@ pub fn page(results: &Results) -> String {
             &(plots::latency(outcome) + &tables::half_load(outcome)),
         );
     }
+    section(&mut body, "Bursts and pauses", BURSTS, &tables::bursts(results));
     section(&mut body, "Frame length", "", &tables::frames(results));
     section(&mut body, "Flows", FLOWS, &plots::flows(results));
     section(&mut body, "Megaflow masks", MASKS, &plots::masks(results));
     section(&mut body, "Idle ports", PORTS, &(plots::ports(results) + &tables::memory(results)));
+    section(&mut body, "Message sizes, between virtual machines", SIZES, &sizes::all(results));
     section(&mut body, "All scenarios", ALL, &tables::all(results));
-    section(&mut body, "How it was measured", "", &notes(results));
+    if results.has_windows() {
+        section(&mut body, "How it was measured", "", &notes(results));
+    }
     format!(
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>Switch benchmark</title>\
          <style>{STYLE}</style></head><body>\n{body}</body></html>\n"
@@ -92,13 +99,18 @@ const RATIOS: &str =
     "Median of pairs of windows, with its 95 % interval. The dashed line is what is to be reached.";
 const CYCLES: &str = "Time-stamp counter cycles of the polling thread for each packet while it had packets: the bar is the \
     median over all windows, the line its lower quartile. ";
-const STAGES: &str = "Cycles a packet by stage, as this switch counts them.";
+const STAGES: &str = "Cycles a packet by stage of its way through this switch, which times one burst in 64; 64 bytes, one flow each way.";
 const LATENCY: &str = "From the time at which a frame was due, whether or not it could be sent then. One way, medians over windows.";
+const BURSTS: &str = "Frames of 64 bytes, one way, that come so many at a time at the same average rate: 10, 30 and 50 % of what \
+    OVS-DPDK forwards at most. Latency from the time at which a frame was due; cycles of the polling thread while it had packets.";
 const FLOWS: &str = "Microflows each way through one NORMAL flow. Solid: each in turn; dashed: by popularity (zipf).";
 const MASKS: &str =
     "As many megaflow masks in use, each by one flow in turn, exact-match caches off.";
 const PORTS: &str =
     "Two ports are busy; the others have a guest each that is connected and silent.";
+const SIZES: &str = "qperf between two QEMU guests on one machine. Their processors are emulated and share a core, which is most of \
+    what is measured: the systems can be compared, the figures are not those of a real machine. Both \
+    switches take TCP segments whole (userspace TSO). Medians; latency is half of a round trip, bandwidth what arrives.";
 const ALL: &str = "Megapackets a second and cycles a packet. Where the host moved the cores during a scenario, the rounds \
     there stand in a grey row of their own. * the load had less than 5 % of its time to spare, so the system may be faster than this.";
 
@@ -117,10 +129,19 @@ fn keys(results: &Results) -> String {
 }
 
 fn head(results: &Results) -> String {
+    let windows = match results.has_windows() {
+        true => {
+            format!(
+                " {} rounds of {:.2} s windows a scenario.",
+                results.rounds, results.window_seconds
+            )
+        }
+        false => String::new(),
+    };
     format!(
-        "<h1>Guest to guest, beside OVS-DPDK</h1>\n<p class='sub'>{}, two cores, Linux {}; one polls, the other is both guests. \
-         {} rounds of {:.2} s windows a scenario.</p>\n",
-        results.processor, results.kernel, results.rounds, results.window_seconds
+        "<h1>Guest to guest, beside OVS-DPDK</h1>\n<p class='sub'>{}, two cores, Linux {}; one polls, the other is both \
+         guests.{windows}</p>\n",
+        results.processor, results.kernel
     )
 }
 
@@ -148,7 +169,7 @@ fn cards(results: &Results) -> String {
             out += &card(&format!("{own:.0}"), &format!("cycles a packet; {}", others.join(", ")));
         }
     }
-    if let Some(latency) = results.latencies.first() {
+    if let Some(latency) = results.latencies.iter().find(|o| o.scenario.group == Group::Latency) {
         let p99 = |kind| latency.half_load(kind).map(|p| p.p99_us);
         if let (Some(own), Some(other)) = (p99(Kind::Ours), p99(Kind::OvsDpdk)) {
             out += &card(
@@ -160,7 +181,7 @@ fn cards(results: &Results) -> String {
     if let Some(kb) = results.idle_port_kb(Kind::Ours) {
         out += &card(&format!("{kb:.0} KB"), "private memory for each further idle port");
     }
-    format!("<div class='cards'>{out}</div>\n")
+    if out.is_empty() { out } else { format!("<div class='cards'>{out}</div>\n") }
 }
 
 fn notes(results: &Results) -> String {
@@ -181,8 +202,11 @@ fn notes(results: &Results) -> String {
          to 300 cycles), at times not (far: 800 to 900), and then every figure changes. The time is taken before each window. \
          Figures are of the place in which more rounds were; hollow dots are far."
             .to_owned(),
-        "DPDK without a switch is testpmd in io mode between two of DPDK's vhost devices. It looks at no header and no table.".to_owned(),
     ];
+    if results.systems.contains(&Kind::DpdkIo) {
+        let floor = "DPDK without a switch is testpmd in io mode between two of DPDK's vhost devices. It looks at no header and no table.";
+        notes.push(floor.to_owned());
+    }
     if let Some(noise) = &results.noise
         && let Some(pps) = noise.main.ratios.first().and_then(|r| r.pps)
     {

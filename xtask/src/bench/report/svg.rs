@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::super::sizes::size;
+
 /// Size of a plot and of the room around it for labels, in pixels.
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 320.0;
@@ -19,6 +21,8 @@ pub enum Scale {
     Log10,
     /// By doublings; the values themselves are its marks.
     Log2,
+    /// By powers of 16, in bytes.
+    Bytes,
 }
 
 /// One axis.
@@ -57,10 +61,14 @@ impl Span {
         let (low, high) = match scale {
             Scale::Linear => (0.0, max * 1.08),
             Scale::Log10 => (10f64.powf(min.log10().floor()), 10f64.powf(max.log10().ceil())),
-            Scale::Log2 => (min, max.max(min * 2.0)),
+            Scale::Log2 | Scale::Bytes => (min, max.max(min * 2.0)),
         };
         let high = if high > low { high } else { low * 10.0 };
         Span { scale, low, high, from, to }
+    }
+
+    fn label(&self, value: f64) -> String {
+        if self.scale == Scale::Bytes { size(value as u64) } else { short(value) }
     }
 
     fn place(&self, value: f64) -> f64 {
@@ -81,6 +89,10 @@ impl Span {
             Scale::Log10 => {
                 let decades = self.low.log10().round() as i32..=self.high.log10().round() as i32;
                 decades.map(|exponent| 10f64.powi(exponent)).collect()
+            }
+            Scale::Bytes => {
+                let powers = (0..8).map(|n| 16f64.powi(n));
+                powers.filter(|m| (self.low..=self.high).contains(m)).collect()
             }
             Scale::Log2 => {
                 let mut marks: Vec<f64> = values.collect();
@@ -159,7 +171,7 @@ fn grid(out: &mut String, x: &Axis, across: &Span, xs: &[f64], y: &Axis, up: &Sp
             "<line class='grid' x1='{at:.1}' x2='{at:.1}' y1='{TOP}' y2='{bottom}'/>\
              <text class='mark' x='{at:.1}' y='{}' text-anchor='middle'>{}</text>",
             bottom + 16.0,
-            short(mark)
+            across.label(mark)
         );
     }
     let _ = writeln!(
@@ -193,7 +205,7 @@ fn draw_curve(out: &mut String, curve: &Curve, across: &Span, up: &Span) {
              <title>{}: {} at {}</title></circle>",
             curve.name,
             short(point.1),
-            short(point.0)
+            across.label(point.0)
         );
     }
 }

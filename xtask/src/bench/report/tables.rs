@@ -5,19 +5,21 @@ use std::fmt::Write;
 use super::super::latency;
 use super::super::outcome::{Outcome, Summary};
 use super::super::results::Results;
-use super::super::scenario::Group;
+use super::super::scenario::{Group, Pace};
 use super::super::system::Kind;
 use super::{plots, title};
 
 /// Memory growth for each further port that is to be kept below, in KB.
 const PORT_KB_TARGET: f64 = 256.0;
 
-fn row(cells: &[String], class: &str) -> String {
+/// A row of a table.
+pub fn row(cells: &[String], class: &str) -> String {
     let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
     format!("<tr class='{class}'>{cells}</tr>\n")
 }
 
-fn table(heads: &[String], rows: &str) -> String {
+/// A table; nothing if it has no rows.
+pub fn table(heads: &[String], rows: &str) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -119,6 +121,29 @@ pub fn half_load(outcome: &latency::Outcome) -> String {
         );
     }
     out
+}
+
+/// Bursts of one length after another at the same average rate.
+pub fn bursts(results: &Results) -> String {
+    let heads =
+        ["burst", "Mpps", "system", "p50 µs", "p99 µs", "p99.9 µs", "cycles a packet", "lost"];
+    let of_group = results.latencies.iter().filter(|o| o.scenario.group == Group::Bursts);
+    let mut rows = String::new();
+    for outcome in of_group {
+        let Pace::Paced { burst } = outcome.scenario.pace else { continue };
+        for p in &outcome.points {
+            let mut cells = vec![
+                format!("{burst}, cores {}", outcome.place),
+                format!("{:.2}", p.offered_pps / 1e6),
+                title(p.system).to_owned(),
+            ];
+            cells.extend([p.p50_us, p.p99_us, p.p999_us].map(|us| format!("{us:.1}")));
+            cells.push(number(p.cycles_per_packet, 0));
+            cells.push(format!("{:.4} %", p.lost * 100.0));
+            rows += &row(&cells, "");
+        }
+    }
+    table(&heads.map(str::to_owned), &rows)
 }
 
 /// Private memory by ports.
