@@ -570,7 +570,13 @@ mod tests {
     }
 
     fn entry(number: u32, port: &Arc<SimPort>) -> PortEntry {
-        PortEntry { number: DpPort(number), port: port.clone(), policer: None, node: None, polled: true }
+        PortEntry {
+            number: DpPort(number),
+            port: port.clone(),
+            policer: None,
+            node: None,
+            polled: true,
+        }
     }
 
     fn until(what: &str, done: impl Fn() -> bool) {

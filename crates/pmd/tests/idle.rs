@@ -60,7 +60,10 @@ impl Lab {
                 on_change: Box::new(|| {}),
             };
             let port = Arc::new(VhostPort::open(config).expect("the port opens"));
-            (port.clone(), PortEntry { number: DpPort(n), port, policer: None, node: None, polled: true })
+            (
+                port.clone(),
+                PortEntry { number: DpPort(n), port, policer: None, node: None, polled: true },
+            )
         };
         let ((p, one), (q, two)) = (open(1), open(2));
         let topology = Topology::read(Path::new("/nonexistent"));

@@ -130,7 +130,10 @@ mod tests {
                     let got = later as f64 / (ns as f64 / SECOND as f64);
                     let ratio = got / limit.rate as f64;
                     let least = if wastes { 0.0 } else { 0.98 };
-                    assert!((least..1.02).contains(&ratio), "{ratio} of {limit:?} for {bytes} bytes");
+                    assert!(
+                        (least..1.02).contains(&ratio),
+                        "{ratio} of {limit:?} for {bytes} bytes"
+                    );
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! The configuration as plain values, read from the database's rows.
 
 use crate::flow_table;
+use crate::police::{Ingress, Qos};
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
 use pipeline::BridgeConfig;
@@ -36,7 +37,8 @@ pub(crate) const SELECTION: Selection<'static> = &[
         ]),
     ),
     ("Flow_Table", Some(&["name", "flow_limit", "overflow_policy", "groups", "prefixes"])),
-    ("Port", Some(&["name", "interfaces"])),
+    ("Port", Some(&["name", "interfaces", "qos"])),
+    ("QoS", Some(&["type", "other_config"])),
     (
         "Interface",
         Some(&[
@@ -46,6 +48,10 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "other_config",
             "mtu_request",
             "ofport_request",
+            "ingress_policing_rate",
+            "ingress_policing_burst",
+            "ingress_policing_kpkts_rate",
+            "ingress_policing_kpkts_burst",
             "ofport",
             "error",
             "mac_in_use",
@@ -69,6 +75,10 @@ pub(crate) struct Interface {
     pub(crate) ofport_request: Option<i64>,
     /// The number that it had last.
     pub(crate) ofport: Option<i64>,
+    /// What its guest may send.
+    pub(crate) ingress: Ingress,
+    /// The QoS of its port.
+    pub(crate) qos: Option<Qos>,
     /// It is one of several of its port.
     pub(crate) bonded: bool,
 }
@@ -183,10 +193,11 @@ impl Reading<'_> {
         for port in row.uuids("ports").into_iter().filter_map(|p| self.db.row("Port", p)) {
             let members = port.uuids("interfaces");
             let bonded = members.len() > 1;
+            let qos = Qos::of(self.db, port);
             for uuid in members {
                 let Some(row) = self.db.row("Interface", uuid) else { continue };
                 if self.seen.insert(uuid) {
-                    interfaces.push(interface(uuid, row, bonded));
+                    interfaces.push(interface(uuid, row, bonded, qos.clone()));
                 } else {
                     let name = row.string("name");
                     let text = format!("bridge {bridge}: interface {name} is in another port too");
@@ -241,7 +252,7 @@ fn datapath_id(uuid: Uuid, row: &Row) -> String {
     format!("0000{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
 }
 
-fn interface(uuid: Uuid, row: &Row, bonded: bool) -> Interface {
+fn interface(uuid: Uuid, row: &Row, bonded: bool, qos: Option<Qos>) -> Interface {
     Interface {
         uuid,
         name: row.string("name").to_owned(),
@@ -250,6 +261,8 @@ fn interface(uuid: Uuid, row: &Row, bonded: bool) -> Interface {
         mtu_request: row.integer("mtu_request"),
         ofport_request: row.integer("ofport_request"),
         ofport: row.integer("ofport"),
+        ingress: Ingress::read(row),
+        qos,
         bonded,
     }
 }

@@ -14,6 +14,7 @@ mod log;
 mod numbers;
 mod options;
 mod packet_ins;
+mod police;
 mod process;
 mod report;
 mod startfile;

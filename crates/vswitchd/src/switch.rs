@@ -5,6 +5,7 @@ use crate::desired::{Bridge, Desired, Interface};
 use crate::interface::{Dirs, Opened, Spec, mtu, offers, spec};
 use crate::numbers::{claims, lowest, ordinary};
 use crate::packet_ins::PacketIns;
+use crate::police;
 use datapath::PUNTS_MAX;
 use flow::DpPort;
 use ovsdb::Uuid;
@@ -12,6 +13,7 @@ use pipeline::{OfPort, Pipeline};
 use pmd::{Clock, Pool, PortEntry, Revalidator, SleepMax, Topology, parse_cpu_mask};
 use port::Counters;
 use port_vhost::Offers;
+use qos::{Limits, Policer, QosDrops};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,6 +41,28 @@ pub(crate) struct Running {
     pub(crate) opened: Opened,
     /// What the pipeline was told of its link.
     pub(crate) told_up: Option<bool>,
+    /// Its limits, if it has any.
+    policer: Option<Arc<Policer>>,
+    /// What they dropped so far.
+    qos_drops: Arc<QosDrops>,
+}
+
+impl Running {
+    /// What it counted.
+    pub(crate) fn counters(&self) -> Counters {
+        let mut counters = self.opened.port().counters();
+        police::add(&mut counters, &self.qos_drops);
+        counters
+    }
+
+    /// Has these limits from now on: with full buckets, if they are others than before.
+    fn police(&mut self, limits: Limits, clock: Clock) {
+        if self.policer.as_ref().map_or(Limits::default(), |p| *p.limits()) == limits {
+            return;
+        }
+        let new = || Policer::new(limits, Arc::new(move || clock.now_ns()), self.qos_drops.clone());
+        self.policer = (limits != Limits::default()).then(|| Arc::new(new()));
+    }
 }
 
 /// What became of an interface's row.
@@ -250,7 +274,7 @@ impl Switch {
         self.publish_ports();
         for r in closing {
             r.opened.close();
-            add(&mut self.departed, &r.opened.port().counters());
+            add(&mut self.departed, &r.counters());
         }
     }
 
@@ -266,15 +290,23 @@ impl Switch {
         let (mtu, mtu_error) = mtu(w.interface);
         let tso = self.desired.other_config.get("userspace-tso-enable").map(String::as_str);
         let (offers, offers_error) = offers(w.interface, tso);
-        let error = mtu_error.or(offers_error);
+        let (limits, limits_error) = police::limits(w.interface);
+        let error = mtu_error.or(offers_error).or(limits_error);
+        let clock = self.clock;
         if let Some(r) = self.running.get_mut(&w.interface.name) {
             r.opened.set_mtu(mtu);
             r.opened.set_offers(offers);
+            r.police(limits, clock);
             r.uuid = w.interface.uuid;
             return Outcome { ofport: r.number.0.into(), error };
         }
         match self.add(w, all, moving, (mtu, offers)) {
-            Ok(number) => Outcome { ofport: number.0.into(), error },
+            Ok(number) => {
+                if let Some(r) = self.running.get_mut(&w.interface.name) {
+                    r.police(limits, clock);
+                }
+                Outcome { ofport: number.0.into(), error }
+            }
             Err(e) => Outcome { ofport: OFPORT_NONE, error: Some(e) },
         }
     }
@@ -292,8 +324,10 @@ impl Switch {
         // Another number in another bridge: a megaflow of the old one may still name it.
         let old = moving.as_ref().filter(|r| r.bridge == *bridge).map(|r| r.dp);
         let dp = old.or_else(|| self.free_dp()).ok_or("no port number is free")?;
+        let mut limited = None;
         let opened = match moving {
             Some(r) => {
+                limited = Some((r.policer, r.qos_drops));
                 r.opened.set_mtu(mtu);
                 r.opened.set_offers(offers);
                 r.opened
@@ -306,8 +340,10 @@ impl Switch {
         }
         info!("bridge {bridge}: added interface {name} on port {}", number.0);
         let (uuid, bridge) = (w.interface.uuid, bridge.clone());
-        self.running
-            .insert(name.clone(), Running { uuid, bridge, number, dp, opened, told_up: None });
+        let (policer, qos_drops) = limited.unwrap_or_default();
+        let running =
+            Running { uuid, bridge, number, dp, opened, told_up: None, policer, qos_drops };
+        self.running.insert(name.clone(), running);
         Ok(number)
     }
 
@@ -365,6 +401,7 @@ impl Switch {
         let entry = |r: &Running| PortEntry {
             number: r.dp,
             port: r.opened.port(),
+            policer: r.policer.clone(),
             node: None,
             polled: true,
         };
@@ -406,7 +443,7 @@ impl Switch {
             walks.map(|(name, n)| (name.to_owned(), n)).collect();
         let mut sum = self.departed.clone();
         for r in self.running.values() {
-            add(&mut sum, &r.opened.port().counters());
+            add(&mut sum, &r.counters());
         }
         for (&reason, n) in packet::DropReason::ALL.iter().zip(sum.drops) {
             *events.entry(reason.name().to_owned()).or_default() += n;

@@ -10,6 +10,7 @@ mod idle;
 mod numbers;
 mod ofctl;
 mod ovs;
+mod police;
 mod process;
 mod remote;
 mod restart;
