@@ -15,6 +15,7 @@ use packet::BURST;
 use pipeline::{BridgeConfig, Pipeline};
 use port::Port;
 use port_vhost::{Config, Mode, VhostPort};
+use qos::{Limit, Limits, Policer};
 use std::hint::black_box;
 use std::path::Path;
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ struct Case {
     table: &'static str,
     /// Ports that get each frame, from 2 on.
     receivers: u16,
+    /// Whether ports have limits, which let everything pass: by bytes, in both directions.
+    policed: bool,
 }
 
 /// The plainest case; others differ from it.
@@ -64,6 +67,7 @@ const PLAIN: Case = Case {
     exact_match: true,
     table: "actions=output:2",
     receivers: 1,
+    policed: false,
 };
 
 const REWRITING: &str = "ip,actions=set_field:02:00:00:00:00:09->eth_dst,\
@@ -85,6 +89,8 @@ const CASES: &[Case] = &[
     Case { name: "68 B, VLAN tag", frame: Some(tagged), ..PLAIN },
     Case { name: "78 B, IPv6", frame: Some(|| udp6_frame().to_vec()), ..PLAIN },
     Case { name: "64 B, flood to 8 ports", table: "actions=flood", receivers: 8, ..PLAIN },
+    Case { name: "64 B, policed on both sides", policed: true, ..PLAIN },
+    Case { name: "1500 B, policed on both sides", frame: Some(long), policed: true, ..PLAIN },
     Case { name: "idle queue, each poll", frame: None, ..PLAIN },
 ];
 
@@ -210,6 +216,13 @@ fn check(case: &Case, counts: &WalkCounts, received: u64) {
     assert_eq!(hits, packets, "all packets hit");
 }
 
+/// Limits that nothing reaches.
+fn unreached() -> Arc<Policer> {
+    let limit = Some(Limit { rate: 1 << 40, burst: 1 << 50 });
+    let limits = Limits { rx_bytes: limit, tx_bytes: limit, ..Limits::default() };
+    Arc::new(Policer::new(limits, Arc::new(|| 1), Arc::default()))
+}
+
 /// Does the case. Returns by what its instructions are to be divided.
 fn run(case: &Case) -> usize {
     let dir = tempfile::tempdir().expect("directory");
@@ -218,6 +231,7 @@ fn run(case: &Case) -> usize {
     let mut map = PortMap::default();
     for (port, number) in ports.iter().zip(1..) {
         map.set(DpPort(number), Some(port.clone()));
+        map.police(DpPort(number), case.policed.then(unreached));
     }
     let (pipeline, counters, punts) =
         (pipeline(case), WalkCounters::default(), PuntQueue::default());

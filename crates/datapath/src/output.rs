@@ -84,12 +84,15 @@ impl Outputs {
 
 #[inline(always)]
 fn send(to: DpPort, set: Set, sender: &mut Sender<'_, '_, '_>) {
-    match sender.ports.get(to) {
-        Some(port) => {
-            port.tx(sender.thread, sender.burst, set);
-            sender.counters.tx_batches.add(1);
-            sender.counters.tx_packets.add(set.len() as u64);
-        }
-        None => sender.counters.drops.add(DropReason::InvalidPort, set.len() as u64),
+    let Some((port, policer)) = sender.ports.policed(to) else {
+        sender.counters.drops.add(DropReason::InvalidPort, set.len() as u64);
+        return;
+    };
+    let set = policer.map_or(set, |p| p.send(sender.burst, set));
+    if set.is_empty() {
+        return;
     }
+    port.tx(sender.thread, sender.burst, set);
+    sender.counters.tx_batches.add(1);
+    sender.counters.tx_packets.add(set.len() as u64);
 }

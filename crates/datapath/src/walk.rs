@@ -125,15 +125,27 @@ impl Datapath {
         s.stages.mark(&c.counters.tell_cycles);
         c.counters.received.add(n as u64);
         s.company.note(number, c.now_ms);
+        let mut all = Set::range(0, n);
+        if let Some((_, Some(policer))) = c.ports.policed(number) {
+            all = policer.receive(&burst);
+            if all.is_empty() {
+                s.outputs.untold.taken(number, queue);
+                return n;
+            }
+        }
         let mut sender =
             Sender { burst: &mut burst, ports: c.ports, counters: c.counters, thread: c.thread };
         // 2 to 5 in one, if all packets belong to the megaflow of the last ones.
-        if s.check.is_on() || !s.lane(number, &mut sender, c) {
+        let whole = all.len() == n && !s.check.is_on();
+        if !whole || !s.lane(number, &mut sender, c) {
             // 2. Read the keys.
             s.extract(sender.burst, number);
             // 3. Look them up: is it the port's last flow again, in the exact-match cache, among the megaflows.
-            let all = Set::range(0, n);
             s.passing.clear();
+            if all.len() < n {
+                // What the port's limits dropped has no flow.
+                s.flow_of[..n].fill(MISS);
+            }
             let misses = s.look_up(all, c);
             s.stages.mark(&c.counters.look_up_cycles);
             if s.check.is_on() {

@@ -39,6 +39,8 @@ drop_reasons! {
     RxSegmentSize = "rx_gso_size_drops",
     /// Received frames found the queue in the kernel full.
     RxKernelFull = "rx_kernel_full_drops",
+    /// Received frame beyond what the port's ingress policing lets pass.
+    RxQos = "ovs_rx_qos_drops",
     /// The pipeline decided to drop the packet.
     Pipeline = "drop_action_of_pipeline",
     /// Output to a port that does not exist (any more).
@@ -53,6 +55,8 @@ drop_reasons! {
     UpcallBudget = "datapath_drop_upcall_budget",
     /// A copy for a controller found the queue full.
     PuntQueueFull = "datapath_drop_userspace_action_error",
+    /// The packet was beyond what the QoS of its output port lets pass.
+    TxQos = "ovs_tx_qos_drops",
     /// The receiving ring has no free buffer.
     TxRingFull = "ovs_tx_failure_drops",
     /// The receiver is not connected, or all of its receive queues are disabled.

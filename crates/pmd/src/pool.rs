@@ -11,6 +11,7 @@ use datapath::{PortMap, PuntQueue, Registry};
 use flow::{Action, DpPort, Translate};
 use packet::arch::cycles;
 use port::Port;
+use qos::Policer;
 use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -52,6 +53,11 @@ impl Clock {
         self.start.elapsed().as_millis() as u64 + 1
     }
 
+    /// Nanoseconds since the daemon started.
+    pub fn now_ns(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// [`cycles`] in a second, as measured since the daemon started.
     pub fn cycles_per_second(&self) -> f64 {
         let gone = cycles().wrapping_sub(self.start_cycles);
@@ -66,6 +72,8 @@ pub struct PortEntry {
     pub number: DpPort,
     /// The port.
     pub port: Arc<dyn Port>,
+    /// Its limits, if it has any.
+    pub policer: Option<Arc<Policer>>,
     /// The NUMA node of its memory, if known.
     pub node: Option<usize>,
     /// Whether threads poll it.
@@ -129,6 +137,8 @@ struct PortInput {
     number: DpPort,
     /// Address of the port: the plan that was made from it keeps it from being given to another.
     address: usize,
+    /// Address of its limits, likewise; 0 without.
+    policer: usize,
     node: Option<usize>,
     /// Queues to poll.
     queues: usize,
@@ -352,6 +362,7 @@ impl Pool {
         let input = |entry: &PortEntry| PortInput {
             number: entry.number,
             address: Arc::as_ptr(&entry.port).addr(),
+            policer: entry.policer.as_ref().map_or(0, |p| Arc::as_ptr(p).addr()),
             node: entry.node,
             queues: if entry.polled { entry.port.rx_queues() } else { 0 },
             by_worker: entry.by_worker,
@@ -376,6 +387,7 @@ impl Pool {
         let mut map = PortMap::default();
         for entry in &self.ports {
             map.set(entry.number, Some(entry.port.clone()));
+            map.police(entry.number, entry.policer.clone());
         }
         let map = Arc::new(map);
         // Kept until no thread follows them: a thread never frees a plan, or a port with it.
@@ -601,6 +613,7 @@ mod tests {
         PortEntry {
             number: DpPort(number),
             port: port.clone(),
+            policer: None,
             node: None,
             polled: true,
             by_worker: false,
@@ -768,6 +781,7 @@ mod tests {
             PortEntry {
                 number,
                 port,
+                policer: None,
                 node: None,
                 polled: polled && n == 1,
                 by_worker: false,

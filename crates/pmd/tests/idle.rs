@@ -65,6 +65,7 @@ impl Lab {
                 PortEntry {
                     number: DpPort(n),
                     port,
+                    policer: None,
                     node: None,
                     polled: true,
                     by_worker: false,

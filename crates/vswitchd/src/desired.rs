@@ -2,6 +2,7 @@
 
 use crate::flow_table;
 use crate::mirror::{self, Mirror};
+use crate::police::{Ingress, Qos};
 use flow::Mac;
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
@@ -68,8 +69,10 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "cvlans",
             "protected",
             "other_config",
+            "qos",
         ]),
     ),
+    ("QoS", Some(&["type", "other_config"])),
     (
         "Interface",
         Some(&[
@@ -80,6 +83,10 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "mtu_request",
             "ofport_request",
             "mac",
+            "ingress_policing_rate",
+            "ingress_policing_burst",
+            "ingress_policing_kpkts_rate",
+            "ingress_policing_kpkts_burst",
             "ofport",
             "error",
             "mac_in_use",
@@ -105,6 +112,10 @@ pub(crate) struct Interface {
     pub(crate) ofport_request: Option<i64>,
     /// The number that it had last.
     pub(crate) ofport: Option<i64>,
+    /// What its guest may send.
+    pub(crate) ingress: Ingress,
+    /// The QoS of its port.
+    pub(crate) qos: Option<Qos>,
     /// It is one of several of its port.
     pub(crate) bonded: bool,
     /// It is its bridge's own.
@@ -289,10 +300,13 @@ impl Reading<'_> {
             let members = port.uuids("interfaces");
             let bonded = members.len() > 1;
             let config = self.port(port);
+            let qos = Qos::of(self.db, port);
             for uuid in members {
                 let Some(row) = self.db.row("Interface", uuid) else { continue };
                 if self.seen.insert(uuid) {
-                    interfaces.push(interface(uuid, row, bonded, bridge, config));
+                    let mut interface = interface(uuid, row, bonded, bridge, config);
+                    interface.qos = qos.clone();
+                    interfaces.push(interface);
                 } else {
                     let name = row.string("name");
                     let text = format!("bridge {bridge}: interface {name} is in another port too");
@@ -392,6 +406,8 @@ fn interface(uuid: Uuid, row: &Row, bonded: bool, bridge: &str, port: PortConfig
         mtu_request: row.integer("mtu_request"),
         ofport_request: row.integer("ofport_request"),
         ofport: row.integer("ofport"),
+        ingress: Ingress::read(row),
+        qos: None,
         bonded,
         port,
     }

@@ -16,6 +16,7 @@ mod mirror;
 mod numbers;
 mod options;
 mod packet_ins;
+mod police;
 mod process;
 mod report;
 mod startfile;

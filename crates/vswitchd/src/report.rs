@@ -140,7 +140,7 @@ fn running(changes: &mut Changes<'_>, r: &Running, statistics: bool) {
     let row = changes.db.row("Interface", r.uuid);
     let none_yet = row.is_some_and(|row| row.get("statistics") == Some(&Datum::empty_map()));
     if statistics || none_yet {
-        let counters = statistics_of(&r.opened.counters());
+        let counters = statistics_of(&r.counters());
         let map = counters.into_iter().map(|(k, v)| (Atom::String(k), Atom::Integer(v)));
         changes.set("Interface", r.uuid, &[("statistics", Datum::map(map))]);
     }
@@ -167,7 +167,7 @@ fn statistics_of(c: &Counters) -> BTreeMap<String, i64> {
     .into();
     for (reason, n) in DropReason::ALL.iter().zip(c.drops) {
         // Those that concern no port are counted elsewhere.
-        if reason.name().starts_with("rx_") || reason.name().contains("tx_") {
+        if reason.name().contains("rx_") || reason.name().contains("tx_") {
             map.insert(reason.name().to_owned(), n as i64);
         }
     }

@@ -6,6 +6,7 @@ use crate::device::Opened;
 use crate::interface::{Dirs, Spec, mtu, offers, spec};
 use crate::numbers::{claims, lowest, ordinary};
 use crate::packet_ins::PacketIns;
+use crate::police;
 use datapath::PUNTS_MAX;
 use flow::DpPort;
 use ovsdb::Uuid;
@@ -14,6 +15,7 @@ use pmd::{Clock, Pool, PortEntry, Revalidator, SleepMax, Topology, parse_cpu_mas
 use port::Counters;
 use port_kernel::Links;
 use port_vhost::Offers;
+use qos::{Limits, Policer, QosDrops};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +43,28 @@ pub(crate) struct Running {
     pub(crate) opened: Opened,
     /// What the pipeline was told of its link.
     pub(crate) told_up: Option<bool>,
+    /// Its limits, if it has any.
+    policer: Option<Arc<Policer>>,
+    /// What they dropped so far.
+    qos_drops: Arc<QosDrops>,
+}
+
+impl Running {
+    /// What it counted.
+    pub(crate) fn counters(&self) -> Counters {
+        let mut counters = self.opened.counters();
+        police::add(&mut counters, &self.qos_drops);
+        counters
+    }
+
+    /// Has these limits from now on: with full buckets, if they are others than before.
+    fn police(&mut self, limits: Limits, clock: Clock) {
+        if self.policer.as_ref().map_or(Limits::default(), |p| *p.limits()) == limits {
+            return;
+        }
+        let new = || Policer::new(limits, Arc::new(move || clock.now_ns()), self.qos_drops.clone());
+        self.policer = (limits != Limits::default()).then(|| Arc::new(new()));
+    }
 }
 
 /// What became of an interface's row.
@@ -271,7 +295,7 @@ impl Switch {
         self.publish_ports();
         for r in closing {
             r.opened.close();
-            add(&mut self.departed, &r.opened.counters());
+            add(&mut self.departed, &r.counters());
         }
     }
 
@@ -292,12 +316,15 @@ impl Switch {
             let ofport = if local { OfPort::LOCAL.0.into() } else { OFPORT_NONE };
             return Outcome { ofport, error: Some(e) };
         }
+        let clock = self.clock;
         let Some(r) = self.running.get_mut(&w.interface.name) else {
             return Outcome { ofport: OFPORT_NONE, error: None };
         };
         r.uuid = w.interface.uuid;
         r.opened.set_offers(offers);
-        let error = mtu_error.or(offers_error).or(r.opened.set_mtu(mtu).err());
+        let (limits, limits_error) = police::limits(w.interface);
+        r.police(limits, clock);
+        let error = mtu_error.or(offers_error).or(r.opened.set_mtu(mtu).err()).or(limits_error);
         Outcome { ofport: r.number.0.into(), error }
     }
 
@@ -315,8 +342,12 @@ impl Switch {
         let old = moving.as_ref().filter(|r| r.bridge == *bridge).map(|r| r.dp);
         let local = self.local_dp(bridge).filter(|_| w.interface.local);
         let dp = local.or(old).or_else(|| self.free_dp()).ok_or("no port number is free")?;
+        let mut limited = None;
         let opened = match moving {
-            Some(r) => r.opened,
+            Some(r) => {
+                limited = Some((r.policer, r.qos_drops));
+                r.opened
+            }
             None => self.open(name, w.spec.clone()?, offers)?,
         };
         let settings = w.interface.port;
@@ -328,8 +359,10 @@ impl Switch {
         }
         info!("bridge {bridge}: added interface {name} on port {}", number.0);
         let (uuid, bridge) = (w.interface.uuid, bridge.clone());
-        self.running
-            .insert(name.clone(), Running { uuid, bridge, number, dp, opened, told_up: None });
+        let (policer, qos_drops) = limited.unwrap_or_default();
+        let running =
+            Running { uuid, bridge, number, dp, opened, told_up: None, policer, qos_drops };
+        self.running.insert(name.clone(), running);
         Ok(())
     }
 
@@ -392,7 +425,9 @@ impl Switch {
             let mut rows = self.desired.bridges.iter().flat_map(|b| &b.interfaces);
             let row = rows.find(|i| i.uuid == r.uuid);
             let affinity = row.map(|i| i.affinity.clone()).unwrap_or_default();
-            Some(PortEntry { number: r.dp, port, node: None, polled: true, by_worker, affinity })
+            let policer = r.policer.clone();
+            let number = r.dp;
+            Some(PortEntry { number, port, policer, node: None, polled: true, by_worker, affinity })
         };
         self.pool.set_ports(self.running.values().filter_map(entry).collect());
         self.tell_revalidator();
@@ -455,7 +490,7 @@ impl Switch {
             walks.map(|(name, n)| (name.to_owned(), n)).collect();
         let mut sum = self.departed.clone();
         for r in self.running.values() {
-            add(&mut sum, &r.opened.counters());
+            add(&mut sum, &r.counters());
         }
         for (&reason, n) in packet::DropReason::ALL.iter().zip(sum.drops) {
             *events.entry(reason.name().to_owned()).or_default() += n;

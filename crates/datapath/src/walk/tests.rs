@@ -339,3 +339,36 @@ fn the_lane_of_one_port_is_not_for_another() {
         assert_eq!(b.ports[n].take().len(), 32);
     }
 }
+
+#[test]
+fn limits_drop_on_both_sides_and_the_rest_passes_in_order() {
+    use qos::{Limit, Limits, Policer, QosDrops};
+    let mut b = Bench::new(false);
+    let drops = Arc::new(QosDrops::default());
+    let mut police = |port, limits| {
+        let policer = Policer::new(limits, Arc::new(|| 7), drops.clone());
+        b.map.police(DpPort(port), Some(Arc::new(policer)));
+    };
+    let limit = |burst| Some(Limit { rate: 1, burst });
+    police(1, Limits { rx_packets: limit(10), ..Limits::default() });
+    // Six frames of 60 bytes without their Ethernet headers.
+    police(2, Limits { tx_bytes: limit(6 * 46), ..Limits::default() });
+    for i in 0..40 {
+        b.ports[1].push(&frame(2 + i % 2, i));
+    }
+    // Another port's frames are nothing to the first one's limit.
+    b.ports[0].push(&frame(3, 99));
+    b.run();
+    let tags = |frames: Vec<Vec<u8>>| frames.iter().map(|f| f[13]).collect::<Vec<_>>();
+    assert_eq!(tags(b.ports[2].take()), [0, 2, 4, 6, 8]);
+    assert_eq!(tags(b.ports[3].take()), [99, 1, 3, 5, 7, 9]);
+    assert_eq!((drops.rx(), drops.tx()), (30, 0));
+    // The limit of the port that is sent to: one more passes.
+    for i in 0..3 {
+        b.ports[0].push(&frame(2, i));
+    }
+    b.run();
+    assert_eq!(tags(b.ports[2].take()), [0]);
+    assert_eq!((drops.rx(), drops.tx()), (30, 2));
+    assert_eq!(b.ports[1].bursts_returned(), 2, "bursts that are dropped go back too");
+}

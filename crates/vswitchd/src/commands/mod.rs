@@ -7,6 +7,7 @@ mod megaflows;
 mod ofctl;
 mod ofproto;
 mod perf;
+mod qos;
 
 use crate::daemon::{Event, Shared, Stop, locked};
 use crate::log;
@@ -54,6 +55,7 @@ pub(crate) fn all(switch: &Shared, events: Sender<Event>) -> Commands {
     ofctl::add(&mut c, switch);
     ofproto::add(&mut c, switch);
     perf::add(&mut c, switch);
+    qos::add(&mut c, switch);
     c
 }
 

@@ -11,6 +11,7 @@ mod mirrors;
 mod numbers;
 mod ofctl;
 mod ovs;
+mod police;
 mod process;
 mod remote;
 mod restart;

@@ -86,7 +86,7 @@ pub(super) fn stats(call: &Call<'_>) -> Answer {
     ports.sort_by_key(|p| (p.number != OfPort::LOCAL, p.number));
     let mut out = format!("OFPST_PORT reply (xid=0x2): {} ports\n", ports.len());
     for p in ports {
-        let c = p.running.map_or_else(Counters::default, |r| r.opened.counters());
+        let c = p.running.map_or_else(Counters::default, |r| r.counters());
         let _ = writeln!(
             out,
             "  port {:>2}: rx pkts={}, bytes={}, drop={}, errs=0, frame=0, over=0, crc=0\n           \

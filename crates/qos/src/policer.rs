@@ -1,0 +1,177 @@
+//! What a port may receive and send.
+
+use crate::{Bucket, Limit};
+use packet::{Burst, Packet, Set};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Bytes of an Ethernet header, which are not counted (as OVS's DPDK ports do not).
+const ETHERNET: u64 = 14;
+
+/// Tells the time: nanoseconds of a clock that never goes back.
+pub type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The limits of a port; `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes received, as [`policed_bytes`] counts.
+    pub rx_bytes: Option<Limit>,
+    /// Packets received.
+    pub rx_packets: Option<Limit>,
+    /// Bytes sent, as [`policed_bytes`] counts.
+    pub tx_bytes: Option<Limit>,
+}
+
+/// Packets that a port's limits dropped, in the order of the switch's directions.
+#[derive(Debug, Default)]
+pub struct QosDrops {
+    rx: AtomicU64,
+    tx: AtomicU64,
+}
+
+impl QosDrops {
+    /// Packets dropped that were received.
+    pub fn rx(&self) -> u64 {
+        self.rx.load(Relaxed)
+    }
+
+    /// Packets dropped that were to be sent.
+    pub fn tx(&self) -> u64 {
+        self.tx.load(Relaxed)
+    }
+}
+
+/// The limits of a port at work. Shared by all threads that receive from it or send to it.
+pub struct Policer {
+    limits: Limits,
+    rx_bytes: Option<Bucket>,
+    rx_packets: Option<Bucket>,
+    tx_bytes: Option<Bucket>,
+    now: Now,
+    drops: Arc<QosDrops>,
+}
+
+impl Policer {
+    /// Full buckets. `drops` outlives a policer, so that counts never fall.
+    pub fn new(limits: Limits, now: Now, drops: Arc<QosDrops>) -> Policer {
+        Policer {
+            limits,
+            rx_bytes: limits.rx_bytes.map(Bucket::new),
+            rx_packets: limits.rx_packets.map(Bucket::new),
+            tx_bytes: limits.tx_bytes.map(Bucket::new),
+            now,
+            drops,
+        }
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Which packets of a burst that was just received may go on; the others are counted.
+    #[inline(never)]
+    pub fn receive(&self, burst: &Burst<'_>) -> Set {
+        let all = Set::range(0, burst.len());
+        if self.rx_bytes.is_none() && self.rx_packets.is_none() {
+            return all;
+        }
+        let now = (self.now)();
+        let packets = burst.packets();
+        let mut passed = all;
+        if let Some(bucket) = &self.rx_packets {
+            passed = bucket.pass(now, passed, |i| packets[i].on_wire().0);
+        }
+        if let Some(bucket) = &self.rx_bytes {
+            passed = bucket.pass(now, passed, |i| policed_bytes(&packets[i]));
+        }
+        count(&self.drops.rx, all, passed);
+        passed
+    }
+
+    /// Which packets of `set` may be sent; the others are counted.
+    #[inline(never)]
+    pub fn send(&self, burst: &Burst<'_>, set: Set) -> Set {
+        let Some(bucket) = &self.tx_bytes else { return set };
+        let packets = burst.packets();
+        let passed = bucket.pass((self.now)(), set, |i| policed_bytes(&packets[i]));
+        count(&self.drops.tx, set, passed);
+        passed
+    }
+}
+
+impl fmt::Debug for Policer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.limits.fmt(f)
+    }
+}
+
+/// Counts those of `all` that did not pass. Several threads count here.
+fn count(drops: &AtomicU64, all: Set, passed: Set) {
+    let n = all.len() - passed.len();
+    if n > 0 {
+        drops.fetch_add(n as u64, Relaxed);
+    }
+}
+
+/// What limits in bytes count of a packet: what follows the Ethernet header, tags included, of each
+/// packet on the wire that it stands for.
+#[inline(always)]
+pub fn policed_bytes(packet: &Packet) -> u64 {
+    let (packets, bytes) = packet.on_wire();
+    bytes.saturating_sub(packets * ETHERNET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use packet::{BurstBuf, Lender, Offload, gso};
+
+    struct Nobody;
+    impl Lender for Nobody {
+        fn give_back(&self) {}
+    }
+
+    #[test]
+    fn what_counts() {
+        let mut buf = BurstBuf::new();
+        buf.push().expect("room").set_header(&[0; 114]);
+        let burst = buf.lend(&Nobody);
+        assert_eq!(policed_bytes(&burst.packets()[0]), 100);
+        drop(burst);
+        buf.clear();
+        buf.push().expect("room").set_header(&[0; 128]);
+        // 54 bytes of headers, and 74 of payload: segments of 30, 30 and 14.
+        let offload = Offload {
+            flags: Offload::NEEDS_CSUM,
+            gso_type: gso::TCPV4,
+            hdr_len: 54,
+            gso_size: 30,
+            csum_start: 34,
+            csum_offset: 16,
+        };
+        buf.set_offload(offload);
+        let burst = buf.lend(&Nobody);
+        assert_eq!(policed_bytes(&burst.packets()[0]), 3 * 40 + 74);
+    }
+
+    #[test]
+    fn each_direction_has_limits_and_counts_of_its_own() {
+        let drops = Arc::new(QosDrops::default());
+        let limits = Limits {
+            rx_packets: Some(Limit { rate: 1, burst: 3 }),
+            rx_bytes: Some(Limit { rate: 1, burst: 200 }),
+            tx_bytes: Some(Limit { rate: 1, burst: 100 }),
+        };
+        let policer = Policer::new(limits, Arc::new(|| 0), drops.clone());
+        let mut buf = BurstBuf::new();
+        for _ in 0..5 {
+            buf.push().expect("room").set_header(&[0; 114]);
+        }
+        let burst = buf.lend(&Nobody);
+        assert_eq!(policer.receive(&burst), Set::range(0, 2));
+        assert_eq!(policer.send(&burst, Set::range(2, 5)), Set::one(2));
+        assert_eq!((drops.rx(), drops.tx()), (3, 2));
+    }
+}

@@ -1,0 +1,152 @@
+//! Limits of ports, on the running switch.
+
+use crate::bench::{DEADLINE, Daemon, Patience};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use virtio_driver::payload::Flow;
+use virtio_driver::{Config, Driver, Saturator, SocketMode};
+
+/// How long a limit may take to be seen reached: other programs of this machine take their time too.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The one test at a time that wants a core for its load.
+static LOAD: Mutex<()> = Mutex::new(());
+
+fn guest(d: &Daemon, name: &str) -> Driver {
+    let config = Config::new(SocketMode::Connect(d.rundir().join(name)));
+    let driver = Driver::connect(config).expect("the switch answers");
+    d.wait_column(name, "link_state", "up");
+    driver
+}
+
+/// A switch with two ports, from the first of which all goes to the second.
+fn two_ports() -> Daemon {
+    let d = Daemon::start();
+    d.vsctl("add-br br0 -- set Open_vSwitch . other_config:pmd-cpu-mask=1");
+    for name in ["a", "b"] {
+        d.vsctl(&format!("add-port br0 {name} -- set Interface {name} type=dpdkvhostuser"));
+    }
+    d.appctl("ofctl/add-flow br0 priority=9,in_port=1,actions=output:2");
+    d
+}
+
+/// Sends as fast as it goes for a while; frames received.
+fn load(a: &mut Saturator<'_>, b: &mut Saturator<'_>, window: Duration) -> u64 {
+    let (start, mut received) = (Instant::now(), 0);
+    while start.elapsed() < window {
+        a.turn().expect("the device follows the rules");
+        received += u64::from(b.turn().expect("the device follows the rules").received);
+    }
+    received
+}
+
+/// Sends frames of `bytes` until `expected` frames came in a second, within 2 %. Never more, but for the
+/// `burst` of a full bucket.
+fn reaches(
+    d: &Daemon,
+    (a, b): (&mut Driver, &mut Driver),
+    bytes: usize,
+    (expected, burst): (f64, f64),
+) {
+    let fill = |n: u16, frame: &mut Vec<u8>| Flow::between(1, 1, 2).frame(n.into(), bytes, frame);
+    let mut a = a.pair(0).saturate(128, fill).expect("room");
+    let mut b = b.pair(0).saturate(0, fill).expect("room");
+    let (start, mut received, mut ratio) = (Instant::now(), 0.0, 0.0);
+    // More comes while the bucket is emptied, or less when nobody sends.
+    while !(0.98..1.02).contains(&ratio) {
+        assert!(start.elapsed() < PATIENCE, "{bytes} bytes: {ratio} of the limit\n{}", d.log());
+        let began = Instant::now();
+        let got = load(&mut a, &mut b, Duration::from_secs(1)) as f64;
+        ratio = got / (expected * began.elapsed().as_secs_f64());
+        received += got;
+        let most = expected * start.elapsed().as_secs_f64() * 1.005 + burst + 1.0;
+        // What waited in the ring was sent before.
+        assert!(received <= most + 256.0, "{bytes} bytes: {received} of {most}");
+    }
+    // Everything comes back before the next frames are written.
+    let mut patience = Patience::new();
+    a.finish(|| patience.waited() < DEADLINE).expect("the device follows the rules");
+    let mut rest = 2;
+    b.finish(|| {
+        rest -= 1;
+        rest > 0
+    })
+    .expect("the device follows the rules");
+}
+
+/// A limit in bytes, which are those that follow the Ethernet header, as one in frames.
+fn frames(rate: f64, burst: f64, frame: usize) -> (f64, f64) {
+    (rate / (frame - 14) as f64, burst / (frame - 14) as f64)
+}
+
+fn count(d: &Daemon, counter: &str) -> u64 {
+    d.appctl(&format!("coverage/read-counter {counter}")).trim().parse().expect("a number")
+}
+
+#[test]
+fn egress_policing_holds_its_rate_and_changes_while_traffic_flows() {
+    let _alone = LOAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let d = two_ports();
+    let (mut a, mut b) = (guest(&d, "a"), guest(&d, "b"));
+    d.vsctl(
+        "set Port b qos=@q -- --id=@q create QoS type=egress-policer other-config:cir=25000 \
+         other-config:cbs=65536",
+    );
+    assert_eq!(d.get("b", "error"), "[]");
+    assert_eq!(d.appctl("qos/show b"), "QoS: b egress-policer\ncbs: 65536\ncir: 25000\n");
+    assert_eq!(d.appctl("qos/show a"), "QoS not configured on a\n");
+    assert_eq!(d.appctl("qos/show-types b"), "QoS type: egress-policer\n");
+    assert_eq!(d.try_appctl(&["qos/show", "nobody"]).status, 2);
+    reaches(&d, (&mut a, &mut b), 64, frames(25_000.0, 65_536.0, 64));
+    d.vsctl("set QoS . other_config:cir=300000");
+    reaches(&d, (&mut a, &mut b), 1500, frames(300_000.0, 65_536.0, 1500));
+    // A bucket smaller than many a frame limits, and does not stop; the operator is told.
+    d.vsctl("set QoS . other_config:cir=400000 other_config:cbs=1000");
+    let told = d.get("b", "error");
+    assert!(told.contains("cbs=1000 is less than a super-frame; 65536 bytes"), "{told}");
+    assert_eq!(d.log_lines("cbs=1000 is less").len(), 1, "{}", d.log());
+    reaches(&d, (&mut a, &mut b), 1500, frames(400_000.0, 65_536.0, 1500));
+    let drops = count(&d, "ovs_tx_qos_drops");
+    assert!(drops > 1000, "{drops}");
+    // What cannot be is told, and limits nothing.
+    d.vsctl("set QoS . other_config:cir=0");
+    assert!(
+        d.get("b", "error").contains("cir=\\\"0\\\" is not in 1 to"),
+        "{}",
+        d.get("b", "error")
+    );
+    assert_eq!(d.appctl("qos/show b"), "QoS not configured on b\n");
+    d.vsctl("-- --all destroy QoS -- clear Port b qos");
+    assert_eq!(d.get("b", "error"), "[]");
+    let before = count(&d, "ovs_tx_qos_drops");
+    assert!(before >= drops);
+    let fill = |n: u16, frame: &mut Vec<u8>| Flow::between(1, 1, 2).frame(n.into(), 1500, frame);
+    let mut a = a.pair(0).saturate(64, fill).expect("room");
+    let mut b = b.pair(0).saturate(0, fill).expect("room");
+    load(&mut a, &mut b, Duration::from_millis(300));
+    assert_eq!(count(&d, "ovs_tx_qos_drops"), before);
+    // Written with the next statistics.
+    d.wait_column("b", "statistics:ovs_tx_qos_drops", &before.to_string());
+}
+
+#[test]
+fn ingress_policing_by_bits_and_by_packets() {
+    let _alone = LOAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let d = two_ports();
+    let (mut a, mut b) = (guest(&d, "a"), guest(&d, "b"));
+    d.vsctl("set Interface a ingress_policing_rate=200 ingress_policing_burst=1000");
+    reaches(&d, (&mut a, &mut b), 64, frames(25_000.0, 125_000.0, 64));
+    d.vsctl("set Interface a ingress_policing_rate=2400 ingress_policing_burst=1000");
+    reaches(&d, (&mut a, &mut b), 1500, frames(300_000.0, 125_000.0, 1500));
+    d.vsctl(
+        "set Interface a ingress_policing_rate=0 ingress_policing_kpkts_rate=1 \
+         ingress_policing_kpkts_burst=1",
+    );
+    for bytes in [64, 1500] {
+        reaches(&d, (&mut a, &mut b), bytes, (1000.0, 1000.0));
+    }
+    let drops = count(&d, "ovs_rx_qos_drops");
+    assert!(drops > 1000, "{drops}");
+    assert_eq!(count(&d, "ovs_tx_qos_drops"), 0);
+    d.vsctl("set Interface a ingress_policing_kpkts_rate=0");
+    assert_eq!(count(&d, "ovs_rx_qos_drops"), drops, "counts stay when limits go");
+}
