@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use lab::cpu;
 use packet::arch::cycles;
-use virtio_driver::{Driver, Saturator, Stamp};
+use virtio_driver::{Driver, NetHeader, Saturator, Stamp};
 
 use super::LOAD_CORE;
 
@@ -28,6 +28,8 @@ pub struct Sending {
     pub depth: u16,
     /// Its frames.
     pub frame: Arc<WriteFrame>,
+    /// What is left to the switch to do for each.
+    pub header: NetHeader,
     /// How frames change as they are sent again.
     pub stamp: Option<Stamp>,
     /// Whether what is received is looked at.
@@ -149,7 +151,8 @@ fn saturators<'a>(drivers: &'a mut [Driver; 2], sending: &Sending) -> Result<Vec
     for (guest, driver) in (0..).zip(drivers) {
         let depth = if guest == 0 || sending.both_ways { sending.depth } else { 0 };
         for pair in driver.pairs_mut() {
-            let mut saturator = pair.saturate(depth, |n, out| (sending.frame)(guest, n, out))?;
+            let mut saturator = pair
+                .saturate_with(depth, &sending.header, |n, out| (sending.frame)(guest, n, out))?;
             if let Some(stamp) = &sending.stamp {
                 saturator.stamp(stamp.clone())?;
             }

@@ -61,6 +61,20 @@ impl Table {
     }
 }
 
+/// What guests leave to the switch, and take from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Offload {
+    /// Nothing: frames are whole.
+    None,
+    /// Checksums.
+    Checksums,
+    /// Checksums and super-frames, which both guests send and take.
+    SuperFrames,
+    /// As before, but the receivers take whole frames only: super-frames are cut by the switch.
+    Cut,
+}
+
 /// How frames come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -95,6 +109,8 @@ pub struct Scenario {
     pub both_ways: bool,
     /// Connected ports, of which two are busy.
     pub ports: u16,
+    /// Offloads.
+    pub offload: Offload,
     /// Whether guests write each frame's headers and read those of what they get, as programs do; else their cache lines
     /// stay with the switch.
     pub touched: bool,
@@ -139,6 +155,7 @@ const BASE: Scenario = Scenario {
     queues: 1,
     both_ways: true,
     ports: 2,
+    offload: Offload::None,
     touched: false,
     pace: Pace::Saturating,
     headline: true,
@@ -174,7 +191,10 @@ const fn bursts(name: &'static str, burst: u32) -> Scenario {
     Scenario { group: Group::Bursts, ..paced(name, burst) }
 }
 
-/// All scenarios. Frames of 64 KB join when both switches take them whole from guests (segmentation offload).
+/// Ethernet, IPv4 and TCP headers, and as much payload as Linux puts into a super-frame of TCP over Ethernet.
+const SUPER_FRAME: u16 = 66 + 45 * 1448;
+
+/// All scenarios.
 pub const ALL: &[Scenario] = &[
     BASE,
     Scenario { name: "64b-split", ring: Ring::Split, ..BASE },
@@ -191,6 +211,14 @@ pub const ALL: &[Scenario] = &[
     frames("256b", 256),
     Scenario { headline: true, target_ratio: Some(2.0), ..frames("1500b", 1500) },
     frames("9000b", 9000),
+    Scenario { offload: Offload::Checksums, ..frames("1500b-csum", 1500) },
+    Scenario {
+        offload: Offload::SuperFrames,
+        headline: true,
+        target_ratio: Some(2.0),
+        ..frames("64k-tso", SUPER_FRAME)
+    },
+    Scenario { offload: Offload::Cut, ..frames("64k-cut", SUPER_FRAME) },
     flows("flows-64", Flows::Uniform(64)),
     flows("flows-1000", Flows::Uniform(1000)),
     flows("flows-10k", Flows::Uniform(10_000)),
@@ -231,7 +259,15 @@ impl Scenario {
     /// Whether DPDK's forwarder without a switch does the same work.
     pub fn has_floor(&self) -> bool {
         let same_work = self.table.has_floor() && self.flows == Flows::Uniform(1);
-        same_work && self.queues == 1 && self.ports == 2
+        same_work && self.queues == 1 && self.ports == 2 && self.offload == Offload::None
+    }
+
+    /// Bytes of the frames that arrive.
+    pub fn arriving_bytes(&self) -> u16 {
+        match self.offload {
+            Offload::Cut => 66 + 1448,
+            _ => self.frame_bytes,
+        }
     }
 
     /// In words: what differs from the base case.
@@ -258,6 +294,12 @@ impl Scenario {
             words.push(format!("{} queues", self.queues));
         }
         words.push(if self.both_ways { "both ways" } else { "one way" }.to_owned());
+        match self.offload {
+            Offload::None => {}
+            Offload::Checksums => words.push("checksums left to do".to_owned()),
+            Offload::SuperFrames => words.push("super-frames of TCP".to_owned()),
+            Offload::Cut => words.push("super-frames of TCP to guests that take none".to_owned()),
+        }
         if self.touched {
             words.push("guests write and read headers".to_owned());
         }

@@ -10,10 +10,10 @@ use lab::switch::Switch;
 use lab::wait;
 use virtio_driver::config::{Config, SocketMode};
 use virtio_driver::wire::feature;
-use virtio_driver::{Driver, Stamp};
+use virtio_driver::{Driver, NetHeader, Stamp};
 
 use super::load::Sending;
-use super::scenario::{Flows, Ring, Scenario};
+use super::scenario::{Flows, Offload, Ring, Scenario};
 use super::system::{Kind, MTU, System};
 use super::{flow_table, frames};
 
@@ -25,6 +25,9 @@ const IDLE_QUEUE_SIZE: u16 = 256;
 
 /// Frames in flight or waiting in each busy transmit ring.
 const DEPTH: u16 = 192;
+
+/// The same of super-frames: 2 MB, as guests' TCP windows are.
+const TCP_DEPTH: u16 = 32;
 
 /// Bytes of headers that the MTU does not count.
 const ETHERNET_BYTES: u16 = 14;
@@ -59,12 +62,18 @@ pub fn taking_part<'a>(
 pub fn prepare(system: &mut System, scenario: &Scenario) -> Result<Guests> {
     system.resume()?;
     system.check_alive()?;
-    system.set_mtu(scenario.frame_bytes.saturating_sub(ETHERNET_BYTES).max(MTU))?;
+    let mtu = match scenario.offload {
+        Offload::SuperFrames | Offload::Cut => MTU,
+        _ => scenario.frame_bytes.saturating_sub(ETHERNET_BYTES).max(MTU),
+    };
+    system.set_mtu(mtu)?;
+    system.set_tso(scenario.offload != Offload::None)?;
     let idle_sockets = system.set_idle_ports(scenario.ports.saturating_sub(2))?;
     if let Some(switch) = system.switch() {
         configure(switch, scenario)?;
     }
-    let [first, second] = system.sockets().map(|socket| driver_config(socket, scenario));
+    let role = if system.guests_listen() { SocketMode::Listen } else { SocketMode::Connect };
+    let [first, second] = system.sockets().map(|socket| driver_config(role(socket), scenario));
     let connect = |config| connect(system.kind(), &config);
     let idle = idle_sockets.into_iter().map(|socket| connect(idle_config(socket)));
     let idle = idle.collect::<Result<_>>()?;
@@ -109,8 +118,8 @@ fn idle_config(socket: PathBuf) -> Config {
     config
 }
 
-fn driver_config(socket: PathBuf, scenario: &Scenario) -> Config {
-    let base = Config::new(SocketMode::Connect(socket));
+fn driver_config(socket: SocketMode, scenario: &Scenario) -> Config {
+    let base = Config::new(socket);
     let mut config = match scenario.ring {
         Ring::Split => base.without(feature::MRG_RXBUF),
         Ring::SplitMergeable => base.with(feature::MRG_RXBUF),
@@ -119,10 +128,19 @@ fn driver_config(socket: PathBuf, scenario: &Scenario) -> Config {
     if scenario.queues > 1 {
         config = config.with(feature::MQ);
     }
+    let sends = feature::CSUM | feature::HOST_TSO4;
+    config = match scenario.offload {
+        Offload::None => config,
+        Offload::Checksums => config.with(feature::CSUM | feature::GUEST_CSUM),
+        Offload::SuperFrames => config.with(sends | feature::GUEST_CSUM | feature::GUEST_TSO4),
+        Offload::Cut => config.with(sends),
+    };
     config.queue_pairs = scenario.queues;
     config.queue_size = QUEUE_SIZE;
     let whole = u32::from(scenario.frame_bytes) + VIRTIO_HEADER_BYTES;
-    config.rx_buffer = config.rx_buffer.max(whole);
+    if scenario.offload != Offload::Cut {
+        config.rx_buffer = config.rx_buffer.max(whole);
+    }
     config.tx_buffer = config.tx_buffer.max(whole);
     config
 }
@@ -132,7 +150,7 @@ fn say_hello(drivers: &mut [Driver; 2], scenario: &Scenario) -> Result<()> {
     let deadline = Instant::now() + HELLO_LIMIT;
     for (guest, driver) in (0..).zip(drivers) {
         let mut frame = Vec::new();
-        frames::write(guest, 0, scenario.frame_bytes.into(), &mut frame);
+        frames::write(guest, 0, scenario.frame_bytes.min(MTU).into(), &mut frame);
         driver.tx(0, &[frame])?;
         ensure!(driver.drain_tx(0, deadline)?, "the first frame of guest {guest} is not taken");
     }
@@ -143,8 +161,10 @@ fn say_hello(drivers: &mut [Driver; 2], scenario: &Scenario) -> Result<()> {
 pub fn sending(scenario: &Scenario) -> Sending {
     let flows = scenario.flows.count();
     let bytes = usize::from(scenario.frame_bytes);
+    let tcp = matches!(scenario.offload, Offload::SuperFrames | Offload::Cut);
     let frame = move |guest, number: u16, out: &mut Vec<u8>| {
-        frames::write(guest, u32::from(number) % flows, bytes, out);
+        let write = if tcp { frames::write_tcp } else { frames::write };
+        write(guest, u32::from(number) % flows, bytes, out);
     };
     // Round and round, the buffers carry a number of flows that divides theirs by themselves.
     let stamped = !u32::from(DEPTH).is_multiple_of(flows);
@@ -153,7 +173,11 @@ pub fn sending(scenario: &Scenario) -> Sending {
         Flows::Zipf(count) => Some(frames::zipf(count)),
     };
     Sending {
-        depth: DEPTH,
+        depth: if tcp { TCP_DEPTH } else { DEPTH },
+        header: match scenario.offload {
+            Offload::None => NetHeader::default(),
+            _ => frames::header(tcp),
+        },
         frame: Arc::new(frame),
         stamp: values.map(|values| Stamp { at: frames::PORTS_AT, values, next: 0 }),
         reading: scenario.touched,

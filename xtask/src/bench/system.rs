@@ -9,7 +9,7 @@ use lab::floor::Floor;
 use lab::process::Process;
 use lab::progress::Step;
 use lab::scene::{BRIDGE, LINK_LIMIT, PORTS};
-use lab::switch::{self, Switch};
+use lab::switch::{self, SocketMode, Switch};
 use lab::wait;
 use serde::Serialize;
 use unixctl::Client;
@@ -87,6 +87,9 @@ pub struct System {
     body: Body,
     idle_ports: u16,
     mtu: u16,
+    tso: bool,
+    /// Where guests wait for the switch to connect, if they do.
+    listening: Option<[PathBuf; 2]>,
 }
 
 enum Body {
@@ -108,7 +111,7 @@ impl System {
             Kind::OvsDpdk => start_switch(switch::Kind::OvsDpdk, settings)?,
             Kind::DpdkIo => Body::Floor(Box::new(Floor::start(SWITCH_CORE)?)),
         };
-        let system = System { kind, body, idle_ports: 0, mtu: MTU };
+        let system = System { kind, body, idle_ports: 0, mtu: MTU, tso: false, listening: None };
         system.process().prefer()?;
         system.pause()?;
         step.done();
@@ -128,8 +131,11 @@ impl System {
         }
     }
 
-    /// Where guests connect to the two busy ports.
+    /// Where guests connect to the two busy ports, or wait if [`System::guests_listen`].
     pub fn sockets(&self) -> [PathBuf; 2] {
+        if let Some(sockets) = &self.listening {
+            return sockets.clone();
+        }
         match &self.body {
             Body::Switch { switch, .. } => PORTS.map(|port| switch.rundir().join(port)),
             Body::Floor(floor) => floor.sockets(),
@@ -159,6 +165,40 @@ impl System {
             self.mtu = mtu;
         }
         Ok(())
+    }
+
+    /// Lets guests leave checksums and segmentation to the switch, which OVS-DPDK does not by default and has to be
+    /// started again for. Ours offers them always; a guest that does not ask for them is not concerned.
+    pub fn set_tso(&mut self, on: bool) -> Result<()> {
+        let Body::Switch { switch, control } = &mut self.body else { return Ok(()) };
+        if self.kind != Kind::OvsDpdk || on == self.tso {
+            return Ok(());
+        }
+        let step = Step::start(format!("starting {} again, TSO {on}", self.kind));
+        let setting = format!("other_config:userspace-tso-enable={on}");
+        switch.ctl(&["--no-wait", "set", "Open_vSwitch", ".", &setting])?;
+        switch.stop()?;
+        switch.restart()?;
+        *control = switch.control()?;
+        // OVS 3.1 offers no segmentation on ports on which it listens.
+        let names = PORTS.map(str::to_owned);
+        switch.remove_ports(BRIDGE, &names)?;
+        self.listening = None;
+        if on {
+            let add = |port| switch.add_vhost_port(BRIDGE, port, SocketMode::SwitchConnects);
+            self.listening = Some([add(PORTS[0])?.socket, add(PORTS[1])?.socket]);
+        } else {
+            switch.add_listening_ports(BRIDGE, &names, self.mtu)?;
+        }
+        self.tso = on;
+        self.process().prefer()?;
+        step.done();
+        Ok(())
+    }
+
+    /// Whether the switch connects to its guests.
+    pub fn guests_listen(&self) -> bool {
+        self.listening.is_some()
     }
 
     fn process(&self) -> &Process {

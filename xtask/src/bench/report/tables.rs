@@ -52,8 +52,9 @@ pub fn frames(results: &Results) -> String {
     }
     let mut rows = String::new();
     for outcome in outcomes {
-        let bytes = outcome.scenario.frame_bytes;
-        let mut cells = vec![format!("{bytes} bytes, cores {}", outcome.main.place)];
+        let bytes = outcome.scenario.arriving_bytes();
+        let name = outcome.scenario.name;
+        let mut cells = vec![format!("{name}: {bytes} bytes, cores {}", outcome.main.place)];
         for &kind in &results.systems {
             let figures = outcome.main.figures_of(kind);
             cells.push(number(figures.map(|f| f.pps / 1e6), 2));
