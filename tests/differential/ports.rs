@@ -110,7 +110,7 @@ fn some_vlans(rng: &mut Rng) -> Vec<i64> {
 }
 
 fn row(rng: &mut Rng) -> Row {
-    let mode = |m| Some(m).filter(|m| *m != "");
+    let mode = |m: &'static str| Some(m).filter(|m| !m.is_empty());
     let modes = ["", "access", "trunk", "native-tagged", "native-untagged", "dot1q-tunnel"];
     let vlan_mode = mode(rng.pick(&modes));
     // A tunnel of VLAN 0 puts a tag that says nothing before the others, and OVS then takes off all.
