@@ -424,6 +424,12 @@ impl Burst<'_> {
         })
     }
 
+    /// Says what is left to do for packet `i`.
+    pub fn set_offload(&mut self, i: usize, offload: Offload) {
+        self.packet_mut(i).offload = offload;
+        self.buf.offloaded = self.buf.offloaded.with(Set::one(i));
+    }
+
     /// One packet, to be changed.
     #[inline(always)]
     pub fn packet_mut(&mut self, i: usize) -> &mut Packet {
