@@ -244,6 +244,8 @@ pub struct BurstBuf {
     segments: Vec<Segment<'static>>,
     /// Packets for which something may be left to do.
     offloaded: Set,
+    /// Those of them that are super-frames.
+    supers: Set,
     /// Counts bursts.
     turn: u64,
 }
@@ -261,6 +263,7 @@ impl BurstBuf {
             packets: Box::new([const { Packet::new() }; BURST]),
             count: 0,
             offloaded: Set::NONE,
+            supers: Set::NONE,
             segments: Vec::with_capacity(MAX_SEGMENTS),
             turn: 0,
         }
@@ -271,7 +274,7 @@ impl BurstBuf {
     pub fn clear(&mut self) {
         self.count = 0;
         self.segments.clear();
-        self.offloaded = Set::NONE;
+        (self.offloaded, self.supers) = (Set::NONE, Set::NONE);
         self.turn = self.turn.wrapping_add(1);
     }
 
@@ -326,7 +329,14 @@ impl BurstBuf {
     pub fn set_offload(&mut self, offload: Offload) {
         if let Some(p) = self.last() {
             p.offload = offload;
-            self.offloaded = self.offloaded.with(Set::one(self.count - 1));
+            self.note_offload(self.count - 1, &offload);
+        }
+    }
+
+    fn note_offload(&mut self, i: usize, offload: &Offload) {
+        self.offloaded = self.offloaded.with(Set::one(i));
+        if offload.is_super() {
+            self.supers = self.supers.with(Set::one(i));
         }
     }
 
@@ -340,7 +350,9 @@ impl BurstBuf {
     pub fn pop(&mut self) {
         if self.count > 0 {
             self.count -= 1;
-            self.offloaded = self.offloaded.without(Set::one(self.count));
+            let gone = Set::one(self.count);
+            (self.offloaded, self.supers) =
+                (self.offloaded.without(gone), self.supers.without(gone));
             self.segments.truncate(usize::from(self.packets[self.count].seg_first));
         }
     }
@@ -410,10 +422,16 @@ impl Burst<'_> {
         self.buf.offloaded
     }
 
+    /// Super-frames, and some that no longer are.
+    #[inline(always)]
+    pub fn supers(&self) -> Set {
+        self.buf.supers
+    }
+
     /// Packets and bytes that these packets are more on the wire than here, because of super-frames.
     #[inline(always)]
     pub fn more_on_wire(&self, set: Set) -> (u64, u64) {
-        if self.offloaded().meets(set) { self.more(set) } else { (0, 0) }
+        if self.supers().meets(set) { self.more(set) } else { (0, 0) }
     }
 
     #[inline(never)]
@@ -427,7 +445,7 @@ impl Burst<'_> {
     /// Says what is left to do for packet `i`.
     pub fn set_offload(&mut self, i: usize, offload: Offload) {
         self.packet_mut(i).offload = offload;
-        self.buf.offloaded = self.buf.offloaded.with(Set::one(i));
+        self.buf.note_offload(i, &offload);
     }
 
     /// One packet, to be changed.

@@ -3,7 +3,7 @@
 
 use super::{F_INDIRECT, F_NEXT, F_WRITE, Layout, Lent, MAX_PIECES, Piece, Ring, RingFault};
 use packet::arch::{copy_small, prefetch_write};
-use packet::{BURST, Burst, DropReason, Offload, Packet, Segments, Set};
+use packet::{Abilities, BURST, Burst, DropReason, Offload, Packet, Segments, Set};
 use port::{Finished, QueueCounters};
 
 /// Pieces walked in one transmit call, tries that come to nothing included; the buffer that exceeds
@@ -61,6 +61,10 @@ impl<L: Layout> Ring<L> {
         let mut sum = Sent::default();
         let result = match burst.offloaded().meets(set) {
             false => self.send::<false>(burst, set, longest, &mut sum),
+            // The usual guest completes checksums itself.
+            true if !burst.supers().meets(set) && self.abilities.has(Abilities::CSUM) => {
+                self.send::<true>(burst, set, longest, &mut sum)
+            }
             true => self.finish(burst, set, longest, c, &mut sum),
         };
         let result = match result {
