@@ -269,7 +269,8 @@ pub const KNOWN: &[Known] = &[
                 fields.iter().filter(|f| l & *f != 0).count() < 2
             };
             let mpls = [ether_type::MPLS, ether_type::MPLS_MCAST].contains(&c.key.dl_type.get());
-            mpls && c.text.contains("mpls") && entries.take(bottom + 1).any(one_field)
+            let changed = ["mpls", "MPLS"].iter().any(|name| c.text.contains(name));
+            mpls && changed && entries.take(bottom + 1).any(one_field)
         },
         flows: &["mpls,actions=set_mpls_tc(0),output:2"],
         packet: "020000000002020000000001884700000a00",
