@@ -95,6 +95,8 @@ pub struct VhostPort {
 #[derive(Debug)]
 pub struct Switch {
     kind: Kind,
+    /// Ours, if it is not the one of this workspace.
+    program: Option<PathBuf>,
     daemon: Process,
     _surroundings: Option<ovs::Surroundings>,
     rundir: TempDir,
@@ -108,14 +110,24 @@ impl Switch {
 
     /// The same with `settings` (`KEY=VALUE`) in `other_config`, from the start where that matters.
     pub fn start_with(kind: Kind, core_mask: u64, settings: &[&str]) -> Result<Switch> {
+        Switch::start_program(kind, None, core_mask, settings)
+    }
+
+    /// The same with another build of ours than this workspace's, if `program` says so.
+    pub fn start_program(
+        kind: Kind,
+        program: Option<PathBuf>,
+        core_mask: u64,
+        settings: &[&str],
+    ) -> Result<Switch> {
         // Directly under /tmp and short: a socket's path has room for 107 bytes.
         let rundir = tempfile::Builder::new().prefix("lab-").tempdir_in("/tmp")?;
         let surroundings = match kind {
             Kind::Ours => None,
             Kind::OvsDpdk => Some(ovs::Surroundings::start(rundir.path(), core_mask, settings)?),
         };
-        let daemon = start_daemon(kind, rundir.path())?;
-        let mut switch = Switch { kind, daemon, _surroundings: surroundings, rundir };
+        let daemon = start_daemon(kind, program.as_deref(), rundir.path())?;
+        let mut switch = Switch { kind, program, daemon, _surroundings: surroundings, rundir };
         switch.wait_ready()?;
         if kind == Kind::Ours {
             let mask = format!("other_config:pmd-cpu-mask={core_mask:#x}");
@@ -277,7 +289,7 @@ impl Switch {
         if self.kind == Kind::OvsDpdk {
             ovs::remove_stale_sockets(self.rundir.path())?;
         }
-        self.daemon = start_daemon(self.kind, self.rundir.path())?;
+        self.daemon = start_daemon(self.kind, self.program.as_deref(), self.rundir.path())?;
         self.wait_ready()
     }
 
@@ -329,10 +341,11 @@ fn log_file(rundir: &Path) -> PathBuf {
     rundir.join("vswitchd.log")
 }
 
-fn start_daemon(kind: Kind, rundir: &Path) -> Result<Process> {
+fn start_daemon(kind: Kind, program: Option<&Path>, rundir: &Path) -> Result<Process> {
     let mut command = match kind {
         Kind::Ours => {
-            let mut command = process::command_in_own_network(our_binary("vswitchd")?);
+            let program = program.map_or_else(|| our_binary("vswitchd"), |p| Ok(p.to_owned()))?;
+            let mut command = process::command_in_own_network(program);
             command.arg("--rundir").arg(rundir).arg("--log-file").arg(log_file(rundir));
             command.stdin(Stdio::null());
             command

@@ -9,18 +9,18 @@
 use crate::megaflow::Megaflow;
 use flow::{ether_type, ip_proto};
 use packet::Packet;
+use packet::arch::{Quarter, masked_equal};
 
 /// Ethernet, IPv4 and TCP headers.
 const BYTES: usize = 54;
-const WORDS: usize = 7;
-/// Where the words of a template are in a frame; the last two overlap.
-const AT: [usize; WORDS] = [0, 8, 16, 24, 32, 40, BYTES - 8];
+/// Where the quarters of a template are in a frame; the last two overlap.
+const AT: [usize; 4] = [0, 16, 32, BYTES - 16];
 
 /// What a frame's first bytes must be to belong to a megaflow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Template {
-    mask: [u64; WORDS],
-    value: [u64; WORDS],
+    mask: [Quarter; 4],
+    value: [Quarter; 4],
     tcp: bool,
 }
 
@@ -61,8 +61,8 @@ impl Template {
             put(46, &[high & 0x0f, low], &key.tcp_flags.to_bytes());
         }
         Some(Template {
-            mask: AT.map(|at| word(&mask, at)),
-            value: AT.map(|at| word(&value, at)),
+            mask: quarters(&mask).map(|q| Quarter(*q)),
+            value: quarters(&value).map(|q| Quarter(*q)),
             tcp,
         })
     }
@@ -71,17 +71,15 @@ impl Template {
     /// each other, which the parser deals with.
     #[inline(always)]
     fn matches(&self, packet: &Packet) -> Option<u16> {
-        let b: &[u8; BYTES] = packet.header().first_chunk()?;
-        // Written out, as a loop over words is left a loop.
-        let d = |i: usize| (word(b, AT[i]) & self.mask[i]) ^ self.value[i];
-        let differ = (d(0) | d(1)) | (d(2) | d(3)) | (d(4) | d(5)) | d(6);
+        let b: &[u8; BYTES] = packet.first()?;
+        let equal = masked_equal(quarters(b), &self.mask, &self.value);
         let total = usize::from(u16::from_be_bytes([b[16], b[17]]));
         let (headers, flags) = match self.tcp {
             true => (20 + usize::from(b[46] >> 4) * 4, u16::from_be_bytes([b[46] & 0x0f, b[47]])),
             false => (28, 0),
         };
         let fits = headers >= 28 + 12 * usize::from(self.tcp) && total >= headers;
-        (differ == 0 && fits && 14 + total <= packet.len()).then_some(flags)
+        (equal && fits && 14 + total <= packet.len()).then_some(flags)
     }
 
     /// Bytes and TCP flags of these packets, if all belong to the megaflow.
@@ -97,8 +95,8 @@ impl Template {
 }
 
 #[inline(always)]
-fn word(bytes: &[u8; BYTES], at: usize) -> u64 {
-    u64::from_ne_bytes(*bytes[at..].first_chunk().expect("all words lie within the template"))
+fn quarters(bytes: &[u8; BYTES]) -> [&[u8; 16]; 4] {
+    AT.map(|at| bytes[at..].first_chunk().expect("all quarters lie within the template"))
 }
 
 #[cfg(test)]

@@ -64,12 +64,16 @@ pub struct Packet {
     seg_count: u16,
     /// What the sender left to be done.
     pub offload: Offload,
+    /// Puts a virtio-net header in front of a frame at a multiple of 16 bytes, so that none of the wide
+    /// moves that fetch both crosses a cache line.
+    _gap: [u8; 6],
     room: [u8; HEADROOM + HEADER_ROOM],
 }
 
 /// Metadata shares no cache line with the frame's bytes, and the stride is an odd number of lines,
 /// so that the packets of a burst spread over all sets of the first-level cache.
 const _: () = assert!(size_of::<Packet>() == 7 * 64);
+const _: () = assert!((std::mem::offset_of!(Packet, room) + HEADROOM - 12).is_multiple_of(16));
 
 impl Packet {
     const fn new() -> Self {
@@ -79,14 +83,8 @@ impl Packet {
             head_len: 0,
             seg_first: 0,
             seg_count: 0,
-            offload: Offload {
-                flags: 0,
-                gso_type: 0,
-                hdr_len: 0,
-                gso_size: 0,
-                csum_start: 0,
-                csum_offset: 0,
-            },
+            offload: Offload::NONE,
+            _gap: [0; 6],
             room: [0; HEADROOM + HEADER_ROOM],
         }
     }
@@ -103,6 +101,14 @@ impl Packet {
     #[inline(always)]
     pub fn header(&self) -> &[u8] {
         &self.room[usize::from(self.head)..][..usize::from(self.head_len)]
+    }
+
+    /// The frame's first `N` bytes, if so many are private.
+    #[inline(always)]
+    pub fn first<const N: usize>(&self) -> Option<&[u8; N]> {
+        let (private, len) = self.private();
+        // SAFETY: the private bytes are `len` bytes of `room`, whatever is done to the packet.
+        (len >= N).then(|| unsafe { &*private.cast() })
     }
 
     /// Where the private first bytes are, and how many: [`Packet::header`] for those who copy it.
@@ -172,26 +178,7 @@ impl Packet {
         self.len = bytes.len() as u32;
     }
 
-    /// Starts the packet with `n` bytes copied from `src`, the first `before` of which belong to a
-    /// device header in front of the frame. Returns that device header.
-    ///
-    /// # Safety
-    /// `src` is readable for `n` bytes.
-    ///
-    /// # Panics
-    /// If `before` exceeds `n` or 16, or the frame's part exceeds [`HEADER_BYTES`].
-    #[inline(always)]
-    pub unsafe fn fetch(&mut self, src: *const u8, n: usize, before: usize) -> &[u8] {
-        assert!(before <= 16 && before <= n && n - before <= HEADER_BYTES);
-        let start = HEADROOM - before;
-        // SAFETY: start + n <= HEADROOM + HEADER_BYTES is inside `room`; `src` by the caller.
-        unsafe { arch::copy_small(src, self.room.as_mut_ptr().add(start), n) };
-        self.head_len = (n - before) as u16;
-        self.len = (n - before) as u32;
-        &self.room[start..HEADROOM]
-    }
-
-    /// The device header of `n` bytes that [`Packet::fetch`] put in front of the frame, until the frame is
+    /// The device header of `n` bytes that [`BurstBuf::fetch`] put in front of the frame, until the frame is
     /// changed.
     pub fn before(&self, n: usize) -> &[u8] {
         &self.room[usize::from(self.head) - n..usize::from(self.head)]
@@ -319,10 +306,31 @@ impl BurstBuf {
         p.head = HEADROOM as u16;
         p.head_len = 0;
         p.len = 0;
-        p.seg_first = self.segments.len() as u16;
-        p.seg_count = 0;
-        p.offload = Offload::default();
+        (p.seg_first, p.seg_count) = (0, 0);
+        p.offload = Offload::NONE;
         Some(p)
+    }
+
+    /// Adds a packet of `len` private bytes that lie behind a device header of `H` bytes at `src`. Returns
+    /// that device header; `None` if the burst is full.
+    ///
+    /// # Safety
+    /// `src` is readable for `H + len` bytes.
+    ///
+    /// # Panics
+    /// If `len` exceeds [`HEADER_BYTES`].
+    #[inline(always)]
+    pub unsafe fn fetch<const H: usize>(&mut self, src: *const u8, len: usize) -> Option<&[u8; H]> {
+        const { assert!(H <= 16) };
+        assert!(len <= HEADER_BYTES);
+        let p = self.packets.get_mut(self.count)?;
+        self.count += 1;
+        p.head = HEADROOM as u16;
+        (p.head_len, p.len) = (len as u16, len as u32);
+        (p.seg_first, p.seg_count, p.offload, p._gap) = (0, 0, Offload::NONE, [0; 6]);
+        // SAFETY: H <= HEADROOM and len <= HEADER_BYTES, so this is inside `room`; `src` by the caller.
+        unsafe { arch::copy_small(src, p.room.as_mut_ptr().add(HEADROOM - H), H + len) };
+        p.room[..HEADROOM].last_chunk()
     }
 
     /// Says what is left to do for the packet added last.
@@ -353,7 +361,10 @@ impl BurstBuf {
             let gone = Set::one(self.count);
             (self.offloaded, self.supers) =
                 (self.offloaded.without(gone), self.supers.without(gone));
-            self.segments.truncate(usize::from(self.packets[self.count].seg_first));
+            let p = &self.packets[self.count];
+            if p.seg_count > 0 {
+                self.segments.truncate(usize::from(p.seg_first));
+            }
         }
     }
 
@@ -371,8 +382,11 @@ impl BurstBuf {
         let Ok(len32) = u32::try_from(len) else {
             return false;
         };
-        self.segments.push(Segment { ptr, len: len32, loan: PhantomData });
         let p = &mut self.packets[self.count - 1];
+        if p.seg_count == 0 {
+            p.seg_first = self.segments.len() as u16;
+        }
+        self.segments.push(Segment { ptr, len: len32, loan: PhantomData });
         p.seg_count += 1;
         p.len += len32;
         true
@@ -587,9 +601,14 @@ mod tests {
 
     fn filled(buf: &mut BurstBuf, frame: &[u8], before: usize, pieces: &[usize]) {
         let head = (frame.len()).min(HEADER_BYTES + before);
-        let p = buf.push().expect("room");
         // SAFETY: the frame outlives the burst in these tests.
-        unsafe { p.fetch(frame.as_ptr(), head, before) };
+        let fetched = unsafe {
+            match before {
+                0 => buf.fetch::<0>(frame.as_ptr(), head).is_some(),
+                _ => buf.fetch::<12>(frame.as_ptr(), head - 12).is_some(),
+            }
+        };
+        assert!(fetched, "room");
         let mut rest = &frame[head..];
         for &n in pieces {
             // SAFETY: as above.

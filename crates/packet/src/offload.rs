@@ -84,6 +84,9 @@ impl Abilities {
 }
 
 impl Offload {
+    /// Nothing is left to do, and nothing is known.
+    pub const NONE: Offload =
+        Offload { flags: 0, gso_type: 0, hdr_len: 0, gso_size: 0, csum_start: 0, csum_offset: 0 };
     /// Flag: the checksum covers the pseudo-header only, and is to be completed.
     pub const NEEDS_CSUM: u8 = 1;
     /// Flag: the checksum was found right.

@@ -56,6 +56,12 @@ impl Set {
         self.next()
     }
 
+    /// All but the first packet.
+    #[inline(always)]
+    pub fn after_first(self) -> Set {
+        Set(self.0 & self.0.wrapping_sub(1))
+    }
+
     /// The last packet.
     #[inline(always)]
     pub fn last(self) -> Option<usize> {

@@ -175,9 +175,8 @@ impl Queue {
         }
         let ptr = self.umem.at(d.at, len).ok_or(DropReason::RxOversize)?;
         let head = len.min(HEADER_BYTES);
-        let p = buf.push().ok_or(DropReason::RxTooManySegments)?;
         // SAFETY: `at` found the frame inside the area.
-        unsafe { p.fetch(ptr, head, 0) };
+        unsafe { buf.fetch::<0>(ptr, head) }.ok_or(DropReason::RxTooManySegments)?;
         // SAFETY: as above; the frame is the kernel's again only when the burst is given back.
         if len > head && !unsafe { buf.add_segment(ptr.wrapping_add(head), len - head) } {
             buf.pop();

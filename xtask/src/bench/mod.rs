@@ -69,7 +69,9 @@ const NO_ROUND: &str = "other processes keep taking the cores: no window counts"
   cargo xtask bench --sizes                      qperf between virtual machines, 1 B to 128 MB
   cargo xtask bench --systems ours,ovs-dpdk      without DPDK's own floor
   cargo xtask bench --systems ovs-dpdk,dpdk-io   OVS-DPDK beside the floor
-  cargo xtask bench --pairs 40                   narrower intervals")]
+  cargo xtask bench --pairs 40                   narrower intervals
+  cargo xtask bench --systems ours,before --before /tmp/vswitchd --only 64b
+                                                 what a change gave")]
 pub struct Arguments {
     /// Windows of each system that must count
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -105,6 +107,9 @@ pub struct Arguments {
     /// The systems, the one in question first
     #[arg(long, value_delimiter = ',', default_values_t = system::ALL, value_name = "SYSTEM")]
     systems: Vec<Kind>,
+    /// Another build of vswitchd, measured as the system `before`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["testpmd", "sizes"])]
+    before: Option<PathBuf>,
 }
 
 /// Runs the bench.
@@ -121,6 +126,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     println!("{} on {}", names.join(", "), cpu::model());
     if kinds.contains(&Kind::Ours) {
         lab::switch::use_binaries_in(build::release()?);
+    }
+    if let Some(program) = &arguments.before {
+        let program = program.canonicalize().with_context(|| program.display().to_string())?;
+        let _ = system::BEFORE.set(program);
     }
     let _preferred = PreferredSession::new()?;
     let plan = plan(arguments);
@@ -154,7 +163,7 @@ fn kinds(arguments: &Arguments) -> Result<Vec<Kind>> {
         return Ok(arguments.systems.clone());
     }
     let there = |kind: &Kind| match kind {
-        Kind::Ours => true,
+        Kind::Ours | Kind::Before => true,
         Kind::OvsDpdk => packages::OVS_DPDK.is_installed() && packages::OVS.is_installed(),
         Kind::DpdkIo => false,
     };

@@ -1,6 +1,7 @@
 //! The systems that are compared, behind the same few operations: set up once, and stopped unless measured.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -28,21 +29,27 @@ pub const MTU: u16 = 1500;
 pub enum Kind {
     /// `vswitchd` as released.
     Ours,
+    /// Another build of it (`--before`): what a change gives.
+    Before,
     /// Debian's openvswitch-switch-dpdk.
     OvsDpdk,
     /// testpmd between two of DPDK's vhost devices: the floor without a switch.
     DpdkIo,
 }
 
-/// All, in the order in which reports show them.
+/// The program of [`Kind::Before`].
+pub static BEFORE: OnceLock<PathBuf> = OnceLock::new();
+
+/// All that are measured unless others are named, in the order in which reports show them.
 pub const ALL: [Kind; 3] = [Kind::Ours, Kind::OvsDpdk, Kind::DpdkIo];
 
 impl std::str::FromStr for Kind {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> Result<Kind> {
-        let found = ALL.into_iter().find(|kind| kind.name() == name);
-        found.with_context(|| format!("no system is called {name}: say ours, ovs-dpdk or dpdk-io"))
+        let found = ALL.into_iter().chain([Kind::Before]).find(|kind| kind.name() == name);
+        let known = "ours, before, ovs-dpdk or dpdk-io";
+        found.with_context(|| format!("no system is called {name}: say {known}"))
     }
 }
 
@@ -51,6 +58,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Ours => "ours",
+            Kind::Before => "before",
             Kind::OvsDpdk => "ovs-dpdk",
             Kind::DpdkIo => "dpdk-io",
         }
@@ -107,8 +115,12 @@ impl System {
     pub fn start_with(kind: Kind, settings: &[&str]) -> Result<System> {
         let step = Step::start(format!("setting up {kind}"));
         let body = match kind {
-            Kind::Ours => start_switch(switch::Kind::Ours, settings)?,
-            Kind::OvsDpdk => start_switch(switch::Kind::OvsDpdk, settings)?,
+            Kind::Ours => start_switch(switch::Kind::Ours, None, settings)?,
+            Kind::Before => {
+                let program = BEFORE.get().context("say with --before which program it is")?;
+                start_switch(switch::Kind::Ours, Some(program.clone()), settings)?
+            }
+            Kind::OvsDpdk => start_switch(switch::Kind::OvsDpdk, None, settings)?,
             Kind::DpdkIo => Body::Floor(Box::new(Floor::start(SWITCH_CORE)?)),
         };
         let system = System { kind, body, idle_ports: 0, mtu: MTU, tso: false, listening: None };
@@ -289,8 +301,8 @@ impl Drop for System {
     }
 }
 
-fn start_switch(kind: switch::Kind, settings: &[&str]) -> Result<Body> {
-    let switch = Switch::start_with(kind, 1 << SWITCH_CORE, settings)?;
+fn start_switch(kind: switch::Kind, program: Option<PathBuf>, settings: &[&str]) -> Result<Body> {
+    let switch = Switch::start_program(kind, program, 1 << SWITCH_CORE, settings)?;
     switch.add_bridge(BRIDGE)?;
     switch.add_listening_ports(BRIDGE, &PORTS.map(str::to_owned), MTU)?;
     let control = switch.control()?;

@@ -28,6 +28,10 @@ pub(crate) const F_NEXT: u16 = 1;
 pub(crate) const F_WRITE: u16 = 2;
 pub(crate) const F_INDIRECT: u16 = 4;
 
+/// Bytes of a virtio-net header (virtio 1.3, 5.1.6), and of a legacy driver's without mergeable buffers.
+const HEADER: usize = 12;
+const LEGACY_HEADER: usize = 10;
+
 /// Pieces that one buffer may have: 64 KiB in pieces of 64 bytes; QEMU takes as many. All buffers
 /// of a received burst together have no more, because it ends before the buffer that would exceed
 /// it (walked in vain, so a guest can make a PMD thread walk twice as many). A packet that is sent
@@ -93,15 +97,45 @@ impl Desc {
     }
 }
 
-/// A buffer that the guest made available and that has to be given back.
+/// A buffer that the guest made available and that has to be given back. One word, as there is one to be
+/// stored and loaded for each packet: 16 bits of ID, 16 of descriptors, 32 of bytes written.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Lent {
-    /// Head index (split) or buffer ID (packed).
-    id: u16,
-    /// Descriptors it takes in the ring.
-    count: u16,
-    /// Bytes written to it.
-    written: u32,
+pub(crate) struct Lent(u64);
+
+impl Lent {
+    /// `id` is the head's index (split) or the buffer ID (packed), `count` the descriptors it takes in the
+    /// ring.
+    #[inline(always)]
+    fn new(id: u16, count: u16) -> Lent {
+        Lent(u64::from(id) | u64::from(count) << 16)
+    }
+
+    /// The same with this many bytes written to it.
+    #[inline(always)]
+    fn with_written(self, bytes: u32) -> Lent {
+        Lent(self.0 & 0xffff_ffff | u64::from(bytes) << 32)
+    }
+
+    #[inline(always)]
+    fn id(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    fn count(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    #[inline(always)]
+    fn written(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// As an element of a split ring's used ring: le32 id, le32 len (virtio 1.3, 2.7.8).
+    #[inline(always)]
+    fn used_element(self) -> u64 {
+        (self.0 & 0xffff_ffff_0000_ffff).to_le()
+    }
 }
 
 /// Where a ring lies, in the front end's addresses, and how it is to be read.
@@ -135,8 +169,22 @@ pub(crate) trait Layout {
 
     /// Looks for new buffers if fewer than `want` are known of.
     fn refresh(&mut self, want: usize) -> Result<(), RingFault>;
+    /// Offers the next buffers' first descriptors, as far as they are known of, each with one of `slots`,
+    /// until `take` refuses one; returns how many it took.
+    fn offer<S>(
+        &mut self,
+        slots: impl Iterator<Item = S>,
+        take: impl FnMut(S, &Desc) -> bool,
+    ) -> Result<usize, RingFault>;
     /// The first descriptor of the next buffer.
-    fn pop(&mut self) -> Result<Option<Desc>, RingFault>;
+    fn pop(&mut self) -> Result<Option<Desc>, RingFault> {
+        let mut first = None;
+        self.offer([&mut first].into_iter(), |first, d| {
+            *first = Some(*d);
+            true
+        })?;
+        Ok(first)
+    }
     /// The descriptor that follows `d` in its buffer.
     fn more(&mut self, d: &Desc) -> Result<Desc, RingFault>;
     fn mark(&self) -> Self::Mark;
@@ -162,6 +210,23 @@ pub(crate) trait Layout {
     fn want_kicks(&mut self, on: bool);
     /// Whether the next buffer is available; touches no state.
     fn has_new(&self) -> bool;
+}
+
+/// Host address of a buffer that lies in one region. `window` is where the last one was; the caller has it
+/// among its locals, so that it stays in registers.
+#[inline(always)]
+fn translate(mem: &GuestMemory, window: &mut Window, d: &Desc) -> Option<*mut u8> {
+    if let Some(p) = window.at(d.addr, u64::from(d.len)) {
+        return Some(p);
+    }
+    *window = window_of(mem, d)?;
+    window.at(d.addr, u64::from(d.len))
+}
+
+#[cold]
+#[inline(never)]
+fn window_of(mem: &GuestMemory, d: &Desc) -> Option<Window> {
+    mem.find(d.addr)
 }
 
 /// A piece of a buffer, here.
@@ -230,23 +295,6 @@ impl<L: Layout> Ring<L> {
         self.call = call;
     }
 
-    /// Host address of a buffer that lies in one region. `window` is the caller's copy of the ring's,
-    /// so that it stays in registers.
-    #[inline(always)]
-    fn translate(&self, window: &mut Window, d: &Desc) -> Option<*mut u8> {
-        if let Some(p) = window.at(d.addr, u64::from(d.len)) {
-            return Some(p);
-        }
-        *window = self.window_of(d)?;
-        window.at(d.addr, u64::from(d.len))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn window_of(&self, d: &Desc) -> Option<Window> {
-        self.mem.find(d.addr)
-    }
-
     /// Appends the pieces of the buffer that starts with `d` to `pieces`, [`MAX_PIECES`] at most;
     /// returns what to give back and the buffer's length.
     #[cold]
@@ -275,7 +323,7 @@ impl<L: Layout> Ring<L> {
             count += 1;
         }
         let id = if L::ID_IS_LAST { d.id } else { first.id };
-        Ok((Lent { id, count, written: 0 }, total))
+        Ok((Lent::new(id, count), total))
     }
 
     /// Appends one descriptor's memory, which may lie in several regions. An empty descriptor counts

@@ -4,7 +4,7 @@ use super::split::need_event;
 use super::{Desc, F_NEXT, F_WRITE, Layout, Lent, RingFault, RingSpec};
 use crate::mem::GuestMemory;
 use packet::arch::prefetch_read;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 const F_AVAIL: u16 = 1 << 7;
 const F_USED: u16 = 1 << 15;
@@ -39,6 +39,12 @@ impl Place {
     #[inline(always)]
     fn used_flags(self, written: bool) -> u16 {
         (if self.wrap { F_AVAIL | F_USED } else { 0 }) | if written { F_WRITE } else { 0 }
+    }
+
+    /// What an available descriptor here has of `F_AVAIL` and `F_USED` (virtio 1.3, 2.8.1).
+    #[inline(always)]
+    fn available_flags(self) -> u16 {
+        if self.wrap { F_AVAIL } else { F_USED }
     }
 
     fn bits(self) -> u32 {
@@ -208,39 +214,29 @@ impl Packed {
         }
     }
 
-    /// As [`Layout::give`].
-    #[inline(always)]
-    fn give_one(&mut self, lent: Lent) {
-        let at = self.used;
-        let flags = at.used_flags(lent.written > 0);
-        // SAFETY: `used.index` stays below `size`. Length and ID are 6 of the last 8 bytes.
-        unsafe {
-            let p = self.desc.add(usize::from(at.index) * 2 + 1);
-            p.cast::<u32>().write_volatile(lent.written.to_le());
-            p.cast::<u16>().add(2).write_volatile(lent.id.to_le());
-        }
-        // The driver reads in order, so what follows the first is seen only after the first's flags.
-        match self.held {
-            None => self.held = Some((at.index, flags)),
-            Some(_) => self.flags(at.index).store(flags.to_le(), Ordering::Release),
-        }
-        // A buffer of a driver that lies about its length cannot lead out of the ring.
-        self.used.advance(lent.count.min(self.size), self.size);
-        if lent.count > 1 {
-            self.mark_rest(at, lent.count.min(self.size));
-        }
-    }
-
-    /// Reads descriptor `i`, whose flags are known, and steps over it.
+    /// Reads the next descriptor, whose flags are known, and steps over it.
     #[inline(always)]
     fn read(&mut self, flags: u16) -> Desc {
-        let p = self.desc.wrapping_add(usize::from(self.next.index) * 2);
-        // SAFETY: `next.index` stays below `size`, so these are the descriptor's 16 bytes.
-        let (addr, rest) = unsafe { (p.read_volatile(), p.add(1).read_volatile()) };
-        let rest = u64::from_le(rest);
+        // SAFETY: `next.index` stays below `size`.
+        let d = unsafe { read_desc(self.desc, self.next.index, flags) };
         self.next.advance(1, self.size);
-        Desc { addr: u64::from_le(addr), len: rest as u32, id: (rest >> 32) as u16, flags, next: 0 }
+        d
     }
+}
+
+/// Descriptor `i` of a table, whose flags are known, read once.
+///
+/// # Safety
+/// The table has more than `i` descriptors and is aligned to 16.
+#[inline(always)]
+unsafe fn read_desc(table: *const u64, i: u16, flags: u16) -> Desc {
+    // SAFETY: by the caller.
+    let (addr, rest) = unsafe {
+        let p = table.add(usize::from(i) * 2);
+        (p.read_volatile(), p.add(1).read_volatile())
+    };
+    let rest = u64::from_le(rest);
+    Desc { addr: u64::from_le(addr), len: rest as u32, id: (rest >> 32) as u16, flags, next: 0 }
 }
 
 impl Layout for Packed {
@@ -258,13 +254,32 @@ impl Layout for Packed {
     }
 
     #[inline(always)]
-    fn pop(&mut self) -> Result<Option<Desc>, RingFault> {
-        let flags = u16::from_le(self.flags(self.next.index).load(Ordering::Acquire));
-        let (avail, used) = (flags & F_AVAIL != 0, flags & F_USED != 0);
-        if avail == used || avail != self.next.wrap {
-            return Ok(None);
+    fn offer<S>(
+        &mut self,
+        slots: impl Iterator<Item = S>,
+        mut take: impl FnMut(S, &Desc) -> bool,
+    ) -> Result<usize, RingFault> {
+        // Copies, as the compiler must presume that what `take` writes changes `self`.
+        let (table, size, mut at) = (self.desc, self.size, self.next);
+        let mut n = 0;
+        for slot in slots {
+            // SAFETY: `at.index` stays below `size`; the flags are the last 2 of a descriptor's 16 bytes.
+            let flags = unsafe {
+                AtomicU16::from_ptr(table.add(usize::from(at.index) * 2).cast::<u16>().add(7))
+            };
+            let flags = u16::from_le(flags.load(Ordering::Acquire));
+            if flags & (F_AVAIL | F_USED) != at.available_flags() {
+                break;
+            }
+            // SAFETY: as above.
+            if !take(slot, &unsafe { read_desc(table, at.index, flags) }) {
+                break;
+            }
+            at.advance(1, size);
+            n += 1;
         }
-        Ok(Some(self.read(flags)))
+        self.next = at;
+        Ok(n)
     }
 
     fn more(&mut self, d: &Desc) -> Result<Desc, RingFault> {
@@ -290,9 +305,34 @@ impl Layout for Packed {
 
     #[inline(always)]
     fn give(&mut self, lent: &[Lent]) {
+        // Copies, as the compiler must presume that what is written to the guest changes `self`.
+        let (table, size, mut at, mut held) = (self.desc, self.size, self.used, self.held);
         for lent in lent {
-            self.give_one(*lent);
+            let flags = at.used_flags(lent.written() > 0);
+            // SAFETY: `at.index` stays below `size`: these are the last 8 bytes of a descriptor.
+            let half = unsafe { table.add(usize::from(at.index) * 2 + 1) };
+            if held.is_some() {
+                let all =
+                    u64::from(lent.written()) | u64::from(lent.id()) << 32 | u64::from(flags) << 48;
+                // SAFETY: as above, and aligned to 8.
+                unsafe { AtomicU64::from_ptr(half) }.store(all.to_le(), Ordering::Release);
+            } else {
+                // The driver reads in order, so what follows is seen only after these flags.
+                held = Some((at.index, flags));
+                // SAFETY: length and ID are 6 of the 8 bytes.
+                unsafe {
+                    half.cast::<u32>().write_volatile(lent.written().to_le());
+                    half.cast::<u16>().add(2).write_volatile(lent.id().to_le());
+                }
+            }
+            // A buffer of a driver that lies about its length cannot lead out of the ring.
+            let (first, count) = (at, lent.count().min(size));
+            at.advance(count, size);
+            if count > 1 {
+                self.mark_rest(first, count);
+            }
         }
+        (self.used, self.held) = (at, held);
     }
 
     #[inline(always)]

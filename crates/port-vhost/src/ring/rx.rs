@@ -1,9 +1,15 @@
 //! Bursts out of a guest's transmit ring: private copies of headers, borrowed payload.
 
-use super::{F_INDIRECT, F_NEXT, F_WRITE, Layout, Lent, MAX_PIECES, Piece, Ring, RingFault};
+use super::{
+    F_INDIRECT, F_NEXT, F_WRITE, HEADER, LEGACY_HEADER, Layout, Lent, MAX_PIECES, Piece, Ring,
+};
+use super::{RingFault, translate};
 use packet::arch::prefetch_read;
 use packet::{BURST, BurstBuf, DropReason, HEADER_BYTES, MAX_FRAME, Offload};
 use port::{Finished, QueueCounters};
+
+/// Bytes of a frame at least: an Ethernet header.
+const MIN_FRAME: usize = 14;
 
 /// A buffer of a received packet: one piece, or a range of [`Ring::pieces`].
 #[derive(Clone, Copy)]
@@ -16,6 +22,13 @@ struct Source {
 }
 
 const NOTHING: Source = Source { ptr: std::ptr::null_mut(), len: 0, first: 0, count: 0 };
+
+/// Bytes that were received.
+#[derive(Default)]
+struct Got {
+    private: u64,
+    all: u64,
+}
 
 impl<L: Layout> Ring<L> {
     /// Takes up to [`BURST`] packets out of a guest's transmit ring.
@@ -31,18 +44,12 @@ impl<L: Layout> Ring<L> {
             return Ok(());
         }
         self.lent_count = n;
-        let (mut header_bytes, mut payload_bytes) = (0, 0);
-        for s in &sources[..n] {
-            match self.fetch(buf, s, c) {
-                Ok((head, len)) => {
-                    header_bytes += head as u64;
-                    payload_bytes += (len - head) as u64;
-                }
-                Err(reason) => c.drops.add(reason, 1),
-            }
-        }
+        let got = match self.header {
+            HEADER => self.fetch_all::<HEADER>(buf, &sources[..n], c),
+            _ => self.fetch_all::<LEGACY_HEADER>(buf, &sources[..n], c),
+        };
         self.pieces.clear();
-        c.burst(buf.len() as u64, header_bytes, payload_bytes);
+        c.burst(buf.len() as u64, got.private, got.all - got.private);
         Ok(())
     }
 
@@ -51,73 +58,112 @@ impl<L: Layout> Ring<L> {
     #[inline(always)]
     fn find_sources(&mut self, sources: &mut [Source; BURST]) -> Result<usize, RingFault> {
         self.layout.refresh(BURST)?;
-        let mut window = self.window;
         let mut n = 0;
-        while n < BURST {
-            let start = self.layout.mark();
-            let Some(d) = self.layout.pop()? else { break };
-            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) == 0
-                && let Some(ptr) = self.translate(&mut window, &d)
-            {
-                prefetch_read(ptr);
-                prefetch_read(ptr.wrapping_add(64));
-                sources[n] = Source { ptr, len: d.len, ..NOTHING };
-                self.lent[n] = Lent { id: d.id, count: 1, written: 0 };
-                n += 1;
-                continue;
-            }
-            let first = self.pieces.len();
-            let (lent, len) = self.gather(d, false)?;
-            let count = self.pieces.len() - first;
-            if n > 0 && first + count > MAX_PIECES - BURST {
-                // More than a burst has segments for: the next one begins with it.
-                self.layout.rewind(start, 0);
-                break;
-            }
-            // A burst has 2 * MAX_PIECES pieces at most; a longer buffer than 4 GiB is dropped as any
-            // that is too long.
-            let len = len.min(u32::MAX as usize) as u32;
-            let (first, count) = (first as u16, count as u16);
-            sources[n] = Source { ptr: std::ptr::null_mut(), len, first, count };
-            self.lent[n] = lent;
-            n += 1;
-            if self.pieces.len() > MAX_PIECES - BURST {
-                // A first buffer of that many: what follows may find no segment left.
+        loop {
+            n += self.find_plain(sources, n)?;
+            if n == BURST || !self.find_other(sources, &mut n)? {
                 break;
             }
         }
-        self.window = window;
         if n > 0 {
             self.layout.prefetch(n);
         }
         Ok(n)
     }
 
-    /// Makes a packet of one buffer; returns its private and whole length.
+    /// Takes buffers in one piece, to be sources from number `from` on.
+    #[inline(never)]
+    fn find_plain(
+        &mut self,
+        sources: &mut [Source; BURST],
+        from: usize,
+    ) -> Result<usize, RingFault> {
+        let (mem, mut window) = (&*self.mem, self.window);
+        let slots = sources[from..].iter_mut().zip(&mut self.lent[from..]);
+        let found = self.layout.offer(slots, |(source, lent), d| {
+            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) != 0 {
+                return false;
+            }
+            let Some(ptr) = translate(mem, &mut window, d) else { return false };
+            prefetch_read(ptr);
+            prefetch_read(ptr.wrapping_add(64));
+            (source.ptr, source.len) = (ptr, d.len);
+            *lent = Lent::new(d.id, 1);
+            true
+        });
+        self.window = window;
+        found
+    }
+
+    /// Takes a buffer of any kind to be source number `n`; false if there is none, or the burst has to end.
+    #[inline(never)]
+    fn find_other(
+        &mut self,
+        sources: &mut [Source; BURST],
+        n: &mut usize,
+    ) -> Result<bool, RingFault> {
+        let start = self.layout.mark();
+        let Some(d) = self.layout.pop()? else { return Ok(false) };
+        let first = self.pieces.len();
+        let (lent, len) = self.gather(d, false)?;
+        let count = self.pieces.len() - first;
+        if *n > 0 && first + count > MAX_PIECES - BURST {
+            // More than a burst has segments for: the next one begins with it.
+            self.layout.rewind(start, 0);
+            return Ok(false);
+        }
+        // A burst has 2 * MAX_PIECES pieces at most; a longer buffer than 4 GiB is dropped as any
+        // that is too long.
+        let len = len.min(u32::MAX as usize) as u32;
+        let (first, count) = (first as u16, count as u16);
+        sources[*n] = Source { ptr: std::ptr::null_mut(), len, first, count };
+        self.lent[*n] = lent;
+        *n += 1;
+        // After a buffer of that many pieces, what follows may find no segment left.
+        Ok(*n < BURST && self.pieces.len() <= MAX_PIECES - BURST)
+    }
+
+    /// Makes packets of buffers that begin with a virtio-net header of `H` bytes. Those that are none are
+    /// counted as dropped.
+    #[inline(never)]
+    fn fetch_all<const H: usize>(
+        &self,
+        buf: &mut BurstBuf,
+        sources: &[Source],
+        c: &QueueCounters,
+    ) -> Got {
+        let mut got = Got::default();
+        for s in sources {
+            let fetched = match s.ptr.is_null() {
+                false => self.fetch::<H>(buf, s, c),
+                true => self.fetch_pieces(buf, s, c),
+            };
+            match fetched {
+                Ok(private) => {
+                    got.private += private as u64;
+                    got.all += s.len as u64 - H as u64;
+                }
+                Err(reason) => c.drops.add(reason, 1),
+            }
+        }
+        got
+    }
+
+    /// Makes a packet of a buffer in one piece; returns how many bytes are private.
     #[inline(always)]
-    fn fetch(
+    fn fetch<const H: usize>(
         &self,
         buf: &mut BurstBuf,
         s: &Source,
         c: &QueueCounters,
-    ) -> Result<(usize, usize), DropReason> {
-        let len = s.len as usize;
-        let Some(frame) = len.checked_sub(self.header).filter(|&n| n >= 14) else {
-            return Err(DropReason::RxShortFrame);
-        };
-        if frame > MAX_FRAME {
-            return Err(DropReason::RxOversize);
-        }
-        if s.ptr.is_null() {
-            return self.fetch_pieces(buf, s, c);
-        }
+    ) -> Result<usize, DropReason> {
+        let frame = frame_len(s.len as usize, H)?;
         let head = frame.min(HEADER_BYTES);
-        let p = buf.push().ok_or(DropReason::RxTooManySegments)?;
-        // SAFETY: `translate` found all `s.len` bytes in guest memory, which `mem` keeps mapped;
-        // header + head is not more.
-        let asks = offload_asked(unsafe { p.fetch(s.ptr, self.header + head, self.header) });
+        // SAFETY: `translate` found all `s.len` bytes in guest memory, which `mem` keeps mapped.
+        let device = unsafe { buf.fetch::<H>(s.ptr, head) }.ok_or(DropReason::RxTooManySegments)?;
+        let asks = offload_asked(device);
         if frame > head {
-            let rest = s.ptr.wrapping_add(self.header + head);
+            let rest = s.ptr.wrapping_add(H + head);
             // SAFETY: as above; the ring stays claimed, and so mapped, until the burst ends.
             if !unsafe { buf.add_segment(rest, frame - head) } {
                 buf.pop();
@@ -125,10 +171,10 @@ impl<L: Layout> Ring<L> {
             }
         }
         if asks {
-            let said = buf.last().and_then(|p| Offload::from_device(p.before(self.header)));
+            let said = buf.last().and_then(|p| Offload::from_device(p.before(H)));
             self.take_offload(buf, said.unwrap_or_default(), c)?;
         }
-        Ok((head, frame))
+        Ok(head)
     }
 
     /// As [`Ring::fetch`] for a buffer in several pieces, with the virtio-net header anywhere.
@@ -138,7 +184,8 @@ impl<L: Layout> Ring<L> {
         buf: &mut BurstBuf,
         s: &Source,
         c: &QueueCounters,
-    ) -> Result<(usize, usize), DropReason> {
+    ) -> Result<usize, DropReason> {
+        frame_len(s.len as usize, self.header)?;
         let pieces = &self.pieces[usize::from(s.first)..][..usize::from(s.count)];
         if buf.segments_left() < pieces.len() {
             return Err(DropReason::RxTooManySegments);
@@ -182,7 +229,7 @@ impl<L: Layout> Ring<L> {
         if offload_asked(&device) {
             self.take_offload(buf, Offload::from_device(&device).unwrap_or_default(), c)?;
         }
-        Ok((head, s.len as usize - self.header))
+        Ok(head)
     }
 
     /// Takes over what the guest says of the packet added last, or takes that back.
@@ -214,6 +261,20 @@ impl<L: Layout> Ring<L> {
                 Err(reason)
             }
         }
+    }
+}
+
+/// Length of the frame in a buffer of `len` bytes, behind a virtio-net header of `header` bytes.
+#[inline(always)]
+fn frame_len(len: usize, header: usize) -> Result<usize, DropReason> {
+    let frame = len.wrapping_sub(header);
+    // One comparison for what is too short, or wrapped, and what is too long.
+    if frame.wrapping_sub(MIN_FRAME) <= MAX_FRAME - MIN_FRAME {
+        Ok(frame)
+    } else if len < header + MIN_FRAME {
+        Err(DropReason::RxShortFrame)
+    } else {
+        Err(DropReason::RxOversize)
     }
 }
 

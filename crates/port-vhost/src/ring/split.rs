@@ -91,11 +91,23 @@ impl Split {
     #[inline(always)]
     fn desc(&self, i: u16) -> Desc {
         debug_assert!(i <= self.mask);
-        let p = self.desc.wrapping_add(usize::from(i & self.mask) * 2);
-        // SAFETY: the index is masked to the table, which `new` checked and aligned to 16.
-        let (addr, rest) = unsafe { (p.read_volatile(), p.add(1).read_volatile()) };
-        Desc::split(addr, rest, i)
+        // SAFETY: the index is masked to the table, which `new` checked.
+        unsafe { read_desc(self.desc, i & self.mask) }
     }
+}
+
+/// Descriptor `i` of a table, read once.
+///
+/// # Safety
+/// The table has more than `i` descriptors and is aligned to 16.
+#[inline(always)]
+unsafe fn read_desc(table: *const u64, i: u16) -> Desc {
+    // SAFETY: by the caller.
+    let (addr, rest) = unsafe {
+        let p = table.add(usize::from(i) * 2);
+        (p.read_volatile(), p.add(1).read_volatile())
+    };
+    Desc::split(addr, rest, i)
 }
 
 impl Layout for Split {
@@ -119,18 +131,35 @@ impl Layout for Split {
     }
 
     #[inline(always)]
-    fn pop(&mut self) -> Result<Option<Desc>, RingFault> {
-        if self.next == self.seen {
-            return Ok(None);
+    fn offer<S>(
+        &mut self,
+        slots: impl Iterator<Item = S>,
+        mut take: impl FnMut(S, &Desc) -> bool,
+    ) -> Result<usize, RingFault> {
+        // Copies, as the compiler must presume that what `take` writes changes `self`.
+        let (table, avail, mask) = (self.desc, self.avail, self.mask);
+        let (mut next, mut last_head) = (self.next, self.last_head);
+        let known = self.seen.wrapping_sub(next);
+        let mut result = Ok(());
+        for slot in slots.take(known.into()) {
+            let entry = 2 + usize::from(next & mask);
+            // SAFETY: the entry is masked to the ring, which `new` checked; see `word`.
+            let head = unsafe { AtomicU16::from_ptr(avail.add(entry)) }.load(Ordering::Relaxed);
+            let head = u16::from_le(head);
+            if head > mask {
+                result = Err(RingFault::BadIndex);
+                break;
+            }
+            // SAFETY: `head` is within the table, which `new` checked and aligned.
+            if !take(slot, &unsafe { read_desc(table, head) }) {
+                break;
+            }
+            last_head = head;
+            next = next.wrapping_add(1);
         }
-        let entry = 2 + usize::from(self.next & self.mask);
-        let head = u16::from_le(self.word(self.avail, entry).load(Ordering::Relaxed));
-        if head > self.mask {
-            return Err(RingFault::BadIndex);
-        }
-        self.next = self.next.wrapping_add(1);
-        self.last_head = head;
-        Ok(Some(self.desc(head)))
+        let n = next.wrapping_sub(self.next);
+        (self.next, self.last_head) = (next, last_head);
+        result.map(|()| n.into())
     }
 
     fn more(&mut self, d: &Desc) -> Result<Desc, RingFault> {
@@ -157,10 +186,9 @@ impl Layout for Split {
         // Copies, as the compiler must presume that what is written to the guest changes `self`.
         let (used, mask, mut next) = (self.used, self.mask, self.used_next);
         for lent in lent {
-            let element = u64::from(lent.id) | u64::from(lent.written) << 32;
             let entry = 2 + 4 * usize::from(next & mask);
             // SAFETY: the entry is masked to the ring, which `new` checked; elements are aligned to 4.
-            unsafe { used.add(entry).cast::<u64>().write_unaligned(element.to_le()) };
+            unsafe { used.add(entry).cast::<u64>().write_unaligned(lent.used_element()) };
             next = next.wrapping_add(1);
         }
         self.used_next = next;

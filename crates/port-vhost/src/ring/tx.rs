@@ -1,9 +1,12 @@
 //! Packets into a guest's receive ring: the one copy of their payload. What the guest cannot be given as it
 //! is, is finished on the way: checksums are completed, super-frames cut into its buffers.
 
-use super::{F_INDIRECT, F_NEXT, F_WRITE, Layout, Lent, MAX_PIECES, Piece, Ring, RingFault};
+use super::{
+    F_INDIRECT, F_NEXT, F_WRITE, HEADER, LEGACY_HEADER, Layout, Lent, MAX_PIECES, Piece, Ring,
+};
+use super::{RingFault, translate};
 use packet::arch::{copy_small, prefetch_write};
-use packet::{Abilities, BURST, Burst, DropReason, Offload, Packet, Segments, Set};
+use packet::{Abilities, BURST, Burst, DropReason, Offload, Packet, Segment, Segments, Set};
 use port::{Finished, QueueCounters};
 
 /// Pieces walked in one transmit call, tries that come to nothing included; the buffer that exceeds
@@ -44,7 +47,7 @@ struct Limits {
 #[derive(Clone, Copy)]
 struct Room {
     ptr: *mut u8,
-    len: usize,
+    len: u32,
 }
 
 impl<L: Layout> Ring<L> {
@@ -133,21 +136,15 @@ impl<L: Layout> Ring<L> {
     ) -> Result<Set, RingFault> {
         let start = self.layout.mark();
         let mut rooms = [Room { ptr: std::ptr::null_mut(), len: 0 }; BURST];
-        let found = self.find_rooms(&mut rooms, set.len(), self.header + longest)?;
-        let (mut left, mut done) = (set, 0);
-        for (room, lent) in rooms[..found].iter().zip(&mut self.lent) {
-            let Some(i) = left.first() else { break };
-            let p = &burst.packets()[i];
-            let total = self.header + p.len();
-            if total > room.len {
-                break;
-            }
-            // SAFETY: `find_rooms` found `room.len` writable bytes of guest memory.
-            unsafe { store::<OFFLOADS>(room.ptr, self.header, burst, i, p, sum) };
-            lent.written = total as u32;
-            (left, done) = (left.without(Set::one(i)), done + 1);
-        }
+        let found = self.find_rooms(&mut rooms, set.len())?;
+        let rooms = &rooms[..found];
+        let left = match self.header {
+            HEADER => self.fill::<HEADER, OFFLOADS>(rooms, burst, set, longest, sum),
+            _ => self.fill::<LEGACY_HEADER, OFFLOADS>(rooms, burst, set, longest, sum),
+        };
+        let done = set.len() - left.len();
         sum.frames += done as u64;
+        sum.packets += done as u64;
         self.layout.give(&self.lent[..done]);
         if !left.is_empty() {
             self.layout.rewind(start, done);
@@ -155,36 +152,61 @@ impl<L: Layout> Ring<L> {
         Ok(left)
     }
 
-    /// Takes the next buffers of the ring into `rooms` and `lent`, `want` of them at most and as long as
-    /// they are in one piece. The length of a room is the buffer's, or `most` if that is less.
-    #[inline(always)]
-    fn find_rooms(
+    /// Fills `rooms` with packets of `set` until one does not fit or is longer than `longest`; returns those
+    /// that are left.
+    #[inline(never)]
+    fn fill<const H: usize, const OFFLOADS: bool>(
         &mut self,
-        rooms: &mut [Room; BURST],
-        want: usize,
-        most: usize,
-    ) -> Result<usize, RingFault> {
-        let want = want.min(BURST);
-        self.layout.refresh(want)?;
-        let mut window = self.window;
-        let mut n = 0;
-        while n < want {
-            let Some(d) = self.layout.pop()? else { break };
-            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) != F_WRITE {
+        rooms: &[Room],
+        burst: &Burst<'_>,
+        set: Set,
+        longest: usize,
+        sum: &mut Sent,
+    ) -> Set {
+        let packets = burst.packets();
+        let (mut left, mut private, mut all) = (set, 0, 0);
+        for (room, lent) in rooms.iter().zip(&mut self.lent) {
+            let Some(p) = left.first().and_then(|i| packets.get(i)) else { break };
+            let total = H + p.len();
+            if total > room.len as usize || p.len() > longest {
                 break;
             }
-            let Some(ptr) = self.translate(&mut window, &d) else { break };
+            // SAFETY: `find_rooms` found `room.len` writable bytes of guest memory.
+            private += unsafe { store::<H, OFFLOADS>(room.ptr, burst, left, p) };
+            all += p.len();
+            *lent = lent.with_written(total as u32);
+            left = left.after_first();
+        }
+        sum.header_bytes += private as u64;
+        sum.payload_bytes += (all - private) as u64;
+        left
+    }
+
+    /// Takes the next buffers of the ring into `rooms` and `lent`, `want` of them at most and as long as
+    /// they are in one piece.
+    #[inline(never)]
+    fn find_rooms(&mut self, rooms: &mut [Room; BURST], want: usize) -> Result<usize, RingFault> {
+        let want = want.min(BURST);
+        self.layout.refresh(want)?;
+        let (mem, mut window) = (&*self.mem, self.window);
+        let slots = rooms[..want].iter_mut().zip(&mut self.lent);
+        let found = self.layout.offer(slots, |(room, lent), d| {
+            if d.flags & (F_NEXT | F_INDIRECT | F_WRITE) != F_WRITE {
+                return false;
+            }
+            let Some(ptr) = translate(mem, &mut window, d) else { return false };
             prefetch_write(ptr);
             prefetch_write(ptr.wrapping_add(64));
-            rooms[n] = Room { ptr, len: most.min(d.len as usize) };
-            self.lent[n] = Lent { id: d.id, count: 1, written: 0 };
-            n += 1;
-        }
+            *room = Room { ptr, len: d.len };
+            *lent = Lent::new(d.id, 1);
+            true
+        });
         self.window = window;
-        if n > 0 {
-            self.layout.prefetch(n);
+        let found = found?;
+        if found > 0 {
+            self.layout.prefetch(found);
         }
-        Ok(n)
+        Ok(found)
     }
 
     /// The rest of a transmit call, one packet at a time: chained, indirect, small and merged
@@ -315,7 +337,7 @@ impl<L: Layout> Ring<L> {
             let before = self.pieces.len();
             let (lent, len) = self.gather(d, true)?;
             *budget = budget.saturating_sub(self.pieces.len() - before);
-            self.merged.push(Lent { written: len.min(need - have) as u32, ..lent });
+            self.merged.push(lent.with_written(len.min(need - have) as u32));
             have += len;
         }
         Ok(true)
@@ -392,7 +414,8 @@ fn drop(c: &QueueCounters, reason: DropReason, frames: usize, sum: &mut Sent) {
     sum.frames += frames as u64;
 }
 
-/// Writes a virtio-net header of `header` bytes and packet `i`, which is `p`, to one contiguous buffer.
+/// Writes a virtio-net header of `H` bytes and `p`, the first packet of `left`, to one contiguous buffer;
+/// returns how many of its bytes were private.
 ///
 /// The device header goes straight to the guest. Put before the private bytes and copied with
 /// them, it would be loaded while it is still in the store buffer, behind the stores that wait
@@ -401,38 +424,46 @@ fn drop(c: &QueueCounters, reason: DropReason, frames: usize, sum: &mut Sent) {
 /// # Safety
 /// `ptr` is writable for the virtio-net header and the packet.
 #[inline(always)]
-unsafe fn store<const OFFLOADS: bool>(
+unsafe fn store<const H: usize, const OFFLOADS: bool>(
     ptr: *mut u8,
-    header: usize,
     burst: &Burst<'_>,
-    i: usize,
+    left: Set,
     p: &Packet,
-    sum: &mut Sent,
-) {
+) -> usize {
     let (private, len) = p.private();
-    // SAFETY: `header` is 10 or 12, private bytes and segments are the packet's length, and the
-    // caller promises room for all.
+    // SAFETY: private bytes and segments are the packet's length, and the caller promises room for them
+    // and the header.
     unsafe {
         // As `net_header` has it, with 1 for `num_buffers`.
         let (first, second) = if OFFLOADS { p.offload.words() } else { (0, 0) };
         ptr.cast::<u64>().write_unaligned(first);
-        if header == 12 {
+        if H == HEADER {
             let second = u32::from(u16::from_le(second));
             ptr.add(8).cast::<u32>().write_unaligned((second | 1 << 16).to_le());
         } else {
             ptr.add(8).cast::<u16>().write_unaligned(second);
         }
-        copy_small(private, ptr.add(header), len);
+        copy_small(private, ptr.add(H), len);
     }
-    sum.add(len, 0);
     if p.len() > len {
-        sum.payload_bytes += (p.len() - len) as u64;
-        let mut at = ptr.wrapping_add(header + len);
-        for s in burst.segments(i) {
-            // SAFETY: as above.
-            unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), at, s.len()) };
-            at = at.wrapping_add(s.len());
-        }
+        let segments = left.first().map_or(&[][..], |i| burst.segments(i));
+        // SAFETY: as above.
+        unsafe { store_segments(ptr.wrapping_add(H + len), segments) };
+    }
+    len
+}
+
+/// The rest of [`store`]. A function of its own, so that the loop over small frames has no call in its way for
+/// which it would have to keep its variables in memory.
+///
+/// # Safety
+/// `at` is writable for all `segments`.
+#[inline(never)]
+unsafe fn store_segments(mut at: *mut u8, segments: &[Segment<'_>]) {
+    for s in segments {
+        // SAFETY: by the caller.
+        unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), at, s.len()) };
+        at = at.wrapping_add(s.len());
     }
 }
 

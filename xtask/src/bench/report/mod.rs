@@ -14,6 +14,7 @@ use super::system::Kind;
 fn colour(kind: Kind) -> &'static str {
     match kind {
         Kind::Ours => "#1d5fd0",
+        Kind::Before => "#7a9fd8",
         Kind::OvsDpdk => "#d97a06",
         Kind::DpdkIo => "#8a929c",
     }
@@ -23,6 +24,7 @@ fn colour(kind: Kind) -> &'static str {
 fn title(kind: Kind) -> &'static str {
     match kind {
         Kind::Ours => "this switch",
+        Kind::Before => "another build",
         Kind::OvsDpdk => "OVS-DPDK",
         Kind::DpdkIo => "DPDK, no switch",
     }
