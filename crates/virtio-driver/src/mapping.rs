@@ -151,9 +151,12 @@ impl Span {
     pub fn prefetch_write(&self, at: usize) {
         #[cfg(target_arch = "x86_64")]
         if at < self.len {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // Not the intrinsic, which becomes a prefetch for reading where the processor is not known to have this one;
+            // a store after that waits for the line all over again.
             // SAFETY: a prefetch has no effect that can be observed, and the address is inside the mapping.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.at(at, 1).cast::<i8>()) };
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) self.at(at, 1), options(nostack, preserves_flags, readonly))
+            };
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = at;

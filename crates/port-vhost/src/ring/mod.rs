@@ -200,9 +200,10 @@ pub(crate) trait Layout {
     /// barrier must lie between the two, or both sides may miss what the other writes (virtio 1.3,
     /// 2.7.7.1 and 2.8.10).
     fn wants_interrupt(&mut self) -> bool;
-    /// Asks for the cache lines that giving back `n` buffers and a next burst as long will need, while
-    /// this one is worked on.
-    fn prefetch(&self, n: usize);
+    /// Asks for the cache lines that giving back `n` buffers will need while they are worked on and, if
+    /// there may be `more`, those that a next burst as long will need: of lines that the driver is about to
+    /// write, it would be robbed.
+    fn prefetch(&self, n: usize, more: bool);
     /// As `VHOST_USER_GET_VRING_BASE` reports it: after the last buffer that was given back.
     fn base(&self) -> u32;
     /// Tells the driver whether to kick when it makes the next buffer available. A ring begins with

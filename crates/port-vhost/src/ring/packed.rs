@@ -343,8 +343,12 @@ impl Layout for Packed {
     }
 
     #[inline(always)]
-    fn prefetch(&self, n: usize) {
+    fn prefetch(&self, n: usize, more: bool) {
+        // What is given back is in this core's cache, where it was read.
         let mut at = self.next;
+        if !more {
+            return;
+        }
         for _ in 0..n.div_ceil(4) {
             prefetch_read(self.desc.wrapping_add(2 * usize::from(at.index)).cast());
             at.advance(4.min(self.size), self.size);

@@ -66,7 +66,7 @@ impl<L: Layout> Ring<L> {
             }
         }
         if n > 0 {
-            self.layout.prefetch(n);
+            self.layout.prefetch(n, n == BURST);
         }
         Ok(n)
     }

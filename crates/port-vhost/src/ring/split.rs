@@ -200,18 +200,21 @@ impl Layout for Split {
     }
 
     #[inline(always)]
-    fn prefetch(&self, n: usize) {
+    fn prefetch(&self, n: usize, more: bool) {
+        for line in 0..=n as u16 / 8 {
+            let i = usize::from(self.used_next.wrapping_add(8 * line) & self.mask);
+            prefetch_write(self.used.wrapping_add(2 + 4 * i).cast());
+        }
+        prefetch_write(self.used.cast());
+        if !more {
+            return;
+        }
         // A driver that keeps the order of its buffers, as most do, posts the next ones next to these.
         let last = self.last_head.wrapping_add(1);
         for line in 0..n.div_ceil(4) as u16 {
             let i = usize::from(last.wrapping_add(4 * line) & self.mask);
             prefetch_read(self.desc.wrapping_add(2 * i).cast());
         }
-        for line in 0..=n as u16 / 8 {
-            let i = usize::from(self.used_next.wrapping_add(8 * line) & self.mask);
-            prefetch_write(self.used.wrapping_add(2 + 4 * i).cast());
-        }
-        prefetch_write(self.used.cast());
         let i = usize::from(self.next.wrapping_add(n as u16) & self.mask);
         prefetch_read(self.avail.wrapping_add(2 + i).cast());
     }

@@ -204,7 +204,7 @@ impl<L: Layout> Ring<L> {
         self.window = window;
         let found = found?;
         if found > 0 {
-            self.layout.prefetch(found);
+            self.layout.prefetch(found, found == want);
         }
         Ok(found)
     }

@@ -21,7 +21,11 @@ const EVENT_DISABLE: u16 = 1;
 const EVENT_DESC: u16 = 2;
 
 /// Buffers recycled in one go: they are taken back first and posted after, so that a buffer returned twice shows.
-const RECYCLE_BURST: usize = 64;
+/// As many as devices return at once, so the first one that is used says that the others' lines can be asked for.
+const RECYCLE_BURST: usize = 32;
+
+/// Descriptors in a cache line.
+const LINE_DESCS: usize = 4;
 
 /// What is known of a chain, indexed by buffer id.
 #[derive(Debug, Clone, Copy, Default)]
@@ -321,29 +325,60 @@ impl PackedRing {
         Ok(Used { token: id, len })
     }
 
-    /// `touch` gets each buffer's id and length before the device can see it again.
+    /// `touch` gets each buffer's id and length before the device can see it again. The device sees all of them at
+    /// once: one that polls takes the lines away that are being written.
     #[inline]
     pub(super) fn recycle(
         &mut self,
         limit: u16,
+        touch: impl FnMut(u16, u32),
+    ) -> Result<Recycled, Violation> {
+        let mut first = None;
+        let result = self.recycle_all(limit, touch, &mut first);
+        if let Some((slot, word)) = first {
+            self.mem.desc[2 * slot + 1].store(word, Release);
+        }
+        result
+    }
+
+    /// See [`PackedRing::recycle`]; leaves out the second word of the first descriptor, with its flags.
+    #[inline]
+    fn recycle_all(
+        &mut self,
+        limit: u16,
         mut touch: impl FnMut(u16, u32),
+        first: &mut Option<(usize, u64)>,
     ) -> Result<Recycled, Violation> {
         let mut done = Recycled::default();
         let mut burst = [Used { token: 0, len: 0 }; RECYCLE_BURST];
         let limit = usize::from(limit);
         loop {
             let want = burst.len().min(limit.saturating_sub(done.buffers as usize));
+            if self.has_used() {
+                self.fetch_used(want);
+            }
             let (taken, result) = self.take_burst(&mut burst[..want]);
             for used in &burst[..taken] {
                 done.bytes += u64::from(used.len);
                 touch(used.token, used.len);
-                self.repost(used.token);
+                self.repost(used.token, first);
             }
             done.buffers += taken as u32;
             result?;
             if taken < want || want == 0 {
                 return Ok(done);
             }
+        }
+    }
+
+    /// Asks for the lines of the next descriptors, which will be written too, so that all are under way from the
+    /// device's core before the second is needed.
+    #[inline]
+    fn fetch_used(&self, ready: usize) {
+        let ready = ready.min(self.outstanding().into());
+        for i in (LINE_DESCS..ready).step_by(LINE_DESCS) {
+            let slot = (usize::from(self.used.slot) + i) % self.buffers.len();
+            self.mem.span.prefetch_write(DESC_LEN * slot);
         }
     }
 
@@ -360,9 +395,9 @@ impl PackedRing {
         (burst.len(), Ok(()))
     }
 
-    /// Posts a single-descriptor buffer again as it was.
+    /// Posts a single-descriptor buffer again as it was; if it is the first, what makes it visible goes to `first`.
     #[inline]
-    fn repost(&mut self, id: u16) {
+    fn repost(&mut self, id: u16, first: &mut Option<(usize, u64)>) {
         let buffer = self.buffers[usize::from(id)];
         let at = self.avail;
         let slot = usize::from(at.slot);
@@ -371,7 +406,11 @@ impl PackedRing {
             self.mem.desc[2 * slot].store(buffer.gpa.to_le(), Relaxed);
         }
         let flags = buffer.flags & !DESC_NEXT | at.avail_flags();
-        self.mem.desc[2 * slot + 1].store(packed_word(buffer.len, id, flags), Release);
+        let word = packed_word(buffer.len, id, flags);
+        match first {
+            None => *first = Some((slot, word)),
+            Some(_) => self.mem.desc[2 * slot + 1].store(word, Release),
+        }
         let first = Piece { gpa: buffer.gpa, len: buffer.len, writable: false };
         self.enter(id, first, buffer.flags, 1, buffer.writable);
     }
