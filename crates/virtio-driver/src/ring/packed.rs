@@ -70,6 +70,10 @@ impl Cursor {
     fn avail_flags(self) -> u16 {
         if self.wrap { DESC_AVAIL } else { DESC_USED }
     }
+
+    fn used_flags(self) -> u16 {
+        if self.wrap { DESC_AVAIL | DESC_USED } else { 0 }
+    }
 }
 
 struct Windows {
@@ -350,13 +354,13 @@ impl PackedRing {
         first: &mut Option<(usize, u64)>,
     ) -> Result<Recycled, Violation> {
         let mut done = Recycled::default();
+        if !self.features.in_order {
+            self.recycle_plain(limit, &mut touch, &mut done, first)?;
+        }
         let mut burst = [Used { token: 0, len: 0 }; RECYCLE_BURST];
         let limit = usize::from(limit);
         loop {
             let want = burst.len().min(limit.saturating_sub(done.buffers as usize));
-            if self.has_used() {
-                self.fetch_used(want);
-            }
             let (taken, result) = self.take_burst(&mut burst[..want]);
             for used in &burst[..taken] {
                 done.bytes += u64::from(used.len);
@@ -371,13 +375,84 @@ impl PackedRing {
         }
     }
 
+    /// The quick way for buffers of one descriptor: each is posted again as soon as it was taken back. Ends at what is
+    /// not so, or not right, which the other way deals with.
+    #[inline]
+    fn recycle_plain(
+        &mut self,
+        limit: u16,
+        touch: &mut impl FnMut(u16, u32),
+        done: &mut Recycled,
+        first: &mut Option<(usize, u64)>,
+    ) -> Result<(), Violation> {
+        let size = self.size();
+        let start = self.post_pos;
+        let (mut used, mut avail, mut n) = (self.used, self.avail, 0u32);
+        let mut twice = None;
+        while n < u32::from(limit) {
+            let word = self.mem.desc[2 * usize::from(used.slot) + 1].load(Acquire);
+            let word = u64::from_le(word);
+            let (flags, id) = ((word >> 48) as u16, (word >> 32) as u16);
+            if flags & (DESC_AVAIL | DESC_USED) != used.used_flags() {
+                break;
+            }
+            if (n as usize).is_multiple_of(RECYCLE_BURST) {
+                self.fetch_used(used, RECYCLE_BURST.min(usize::from(limit) - n as usize));
+            }
+            // See `element` about the length.
+            let len = if flags & DESC_WRITE != 0 { word as u32 } else { 0 };
+            let Some(buffer) = self.buffers.get_mut(usize::from(id)) else { break };
+            if buffer.descs != 1 || len > buffer.writable {
+                break;
+            }
+            if buffer.posted_at.wrapping_sub(start) < n {
+                // Posted again in this very call, so not visible yet: the device returned it twice.
+                twice = Some(Violation::NotOutstanding { id });
+                break;
+            }
+            done.bytes += u64::from(len);
+            touch(id, len);
+            let slot = usize::from(avail.slot);
+            if self.slot_gpa[slot] != buffer.gpa {
+                self.slot_gpa[slot] = buffer.gpa;
+                self.mem.desc[2 * slot].store(buffer.gpa.to_le(), Relaxed);
+            }
+            let word = packed_word(buffer.len, id, buffer.flags | avail.avail_flags());
+            match first {
+                None => *first = Some((slot, word)),
+                Some(_) => self.mem.desc[2 * slot + 1].store(word, Release),
+            }
+            buffer.posted_at = start.wrapping_add(n);
+            let place = buffer.posted_at as usize & (self.order.len() - 1);
+            self.order[place] = id;
+            used.advance(1, size);
+            avail.advance(1, size);
+            n += 1;
+        }
+        (self.used, self.avail) = (used, avail);
+        self.used_pos = self.used_pos.wrapping_add(n);
+        self.post_pos = start.wrapping_add(n);
+        self.unkicked += n as u16;
+        done.buffers += n;
+        match twice {
+            Some(violation) => {
+                self.skip();
+                Err(violation)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Asks for the lines of the next descriptors, which will be written too, so that all are under way from the
     /// device's core before the second is needed.
     #[inline]
-    fn fetch_used(&self, ready: usize) {
+    fn fetch_used(&self, used: Cursor, ready: usize) {
         let ready = ready.min(self.outstanding().into());
         for i in (LINE_DESCS..ready).step_by(LINE_DESCS) {
-            let slot = (usize::from(self.used.slot) + i) % self.buffers.len();
+            let mut slot = usize::from(used.slot) + i;
+            if slot >= self.buffers.len() {
+                slot -= self.buffers.len();
+            }
             self.mem.span.prefetch_write(DESC_LEN * slot);
         }
     }
