@@ -131,6 +131,12 @@ impl Lent {
         (self.0 >> 32) as u32
     }
 
+    /// As in a packed ring's used descriptor, without its flags: le32 len, le16 id (virtio 1.3, 2.8.14).
+    #[inline(always)]
+    fn length_and_id(self) -> u64 {
+        self.0.rotate_left(32) & 0xffff_ffff_ffff
+    }
+
     /// As an element of a split ring's used ring: le32 id, le32 len (virtio 1.3, 2.7.8).
     #[inline(always)]
     fn used_element(self) -> u64 {

@@ -35,6 +35,19 @@ impl Place {
         }
     }
 
+    /// One descriptor on; true at the table's end, which is rare, hence a branch: it costs less than
+    /// arithmetic.
+    #[inline(always)]
+    fn step(&mut self, size: u16) -> bool {
+        self.index += 1;
+        let end = self.index >= size;
+        if end {
+            rare();
+            *self = Place { index: 0, wrap: !self.wrap };
+        }
+        end
+    }
+
     /// The flags of a used descriptor here.
     #[inline(always)]
     fn used_flags(self, written: bool) -> u16 {
@@ -51,6 +64,11 @@ impl Place {
         u32::from(self.index) | u32::from(self.wrap) << 15
     }
 }
+
+/// Tells the compiler that a branch is rare.
+#[cold]
+#[inline(always)]
+fn rare() {}
 
 /// A packed ring in guest memory. The pointers cover what `new` checked: `size` descriptors and two
 /// event structures.
@@ -203,15 +221,19 @@ impl Packed {
         unsafe { AtomicU16::from_ptr(self.desc.add(usize::from(i) * 2).cast::<u16>().add(7)) }
     }
 
-    /// Marks the second to last descriptor of a chain at `at` used as well. The driver steps over
+    /// Marks the second to last descriptor of a chain at `at` used as well; returns what comes after it. The driver steps over
     /// them without looking, but whoever has to find the device's place can tell them from available
     /// ones, see `recover`.
     #[cold]
-    fn mark_rest(&self, mut at: Place, count: u16) {
-        for _ in 1..count {
+    #[inline(never)]
+    fn pass_chain(&self, mut at: Place, count: u16) -> Place {
+        // A buffer of a driver that lies about its length cannot lead out of the ring.
+        for _ in 1..count.min(self.size) {
             at.advance(1, self.size);
             self.flags(at.index).store(at.used_flags(false).to_le(), Ordering::Release);
         }
+        at.advance(1, self.size);
+        at
     }
 
     /// Reads the next descriptor, whose flags are known, and steps over it.
@@ -261,6 +283,7 @@ impl Layout for Packed {
     ) -> Result<usize, RingFault> {
         // Copies, as the compiler must presume that what `take` writes changes `self`.
         let (table, size, mut at) = (self.desc, self.size, self.next);
+        let mut expected = at.available_flags();
         let mut n = 0;
         for slot in slots {
             // SAFETY: `at.index` stays below `size`; the flags are the last 2 of a descriptor's 16 bytes.
@@ -268,14 +291,16 @@ impl Layout for Packed {
                 AtomicU16::from_ptr(table.add(usize::from(at.index) * 2).cast::<u16>().add(7))
             };
             let flags = u16::from_le(flags.load(Ordering::Acquire));
-            if flags & (F_AVAIL | F_USED) != at.available_flags() {
+            if flags & (F_AVAIL | F_USED) != expected {
                 break;
             }
             // SAFETY: as above.
             if !take(slot, &unsafe { read_desc(table, at.index, flags) }) {
                 break;
             }
-            at.advance(1, size);
+            if at.step(size) {
+                expected = at.available_flags();
+            }
             n += 1;
         }
         self.next = at;
@@ -306,16 +331,16 @@ impl Layout for Packed {
     #[inline(always)]
     fn give(&mut self, lent: &[Lent]) {
         // Copies, as the compiler must presume that what is written to the guest changes `self`.
-        let (table, size, mut at, mut held) = (self.desc, self.size, self.used, self.held);
+        let (table, size, mut at) = (self.desc, self.size, self.used);
+        let (mut used, mut held) = (at.used_flags(false), self.held);
         for lent in lent {
-            let flags = at.used_flags(lent.written() > 0);
+            let flags = used | if lent.written() > 0 { F_WRITE } else { 0 };
             // SAFETY: `at.index` stays below `size`: these are the last 8 bytes of a descriptor.
             let half = unsafe { table.add(usize::from(at.index) * 2 + 1) };
             if held.is_some() {
-                let all =
-                    u64::from(lent.written()) | u64::from(lent.id()) << 32 | u64::from(flags) << 48;
+                let word = lent.length_and_id() | u64::from(flags) << 48;
                 // SAFETY: as above, and aligned to 8.
-                unsafe { AtomicU64::from_ptr(half) }.store(all.to_le(), Ordering::Release);
+                unsafe { AtomicU64::from_ptr(half) }.store(word.to_le(), Ordering::Release);
             } else {
                 // The driver reads in order, so what follows is seen only after these flags.
                 held = Some((at.index, flags));
@@ -325,11 +350,11 @@ impl Layout for Packed {
                     half.cast::<u16>().add(2).write_volatile(lent.id().to_le());
                 }
             }
-            // A buffer of a driver that lies about its length cannot lead out of the ring.
-            let (first, count) = (at, lent.count().min(size));
-            at.advance(count, size);
-            if count > 1 {
-                self.mark_rest(first, count);
+            if lent.count() != 1 {
+                at = self.pass_chain(at, lent.count());
+                used = at.used_flags(false);
+            } else if at.step(size) {
+                used = at.used_flags(false);
             }
         }
         (self.used, self.held) = (at, held);
