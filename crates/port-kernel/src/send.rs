@@ -45,9 +45,20 @@ impl Sent {
     }
 }
 
+/// What went out in one call.
+#[derive(Default)]
+struct Sum {
+    packets: u64,
+    bytes: u64,
+    /// Bytes that were private.
+    private: u64,
+    super_frames: u64,
+    segments: u64,
+}
+
 /// Sends packets of a burst to a descriptor. Frames longer than `longest` bytes on the wire are dropped.
 pub(crate) fn send(fd: &OwnedFd, burst: &mut Burst<'_>, set: Set, longest: usize, sent: &Sent) {
-    let (mut packets, mut bytes, mut private, mut supers) = (0, 0, 0, 0);
+    let mut sum = Sum::default();
     for i in set {
         let p = &burst.packets()[i];
         if p.offload.longest(p.len()) > longest {
@@ -55,30 +66,28 @@ pub(crate) fn send(fd: &OwnedFd, burst: &mut Burst<'_>, set: Set, longest: usize
             continue;
         }
         let (n, on_wire) = p.on_wire();
-        let (head, is_super) = (p.header().len() as u64, p.offload.is_super());
+        let is_super = p.offload.is_super();
         let mut result = Err(DropReason::TxInvalidOffload);
         if p.suits(crate::ALL) {
             result = send_whole(fd, &p.offload, p.header(), burst.segments(i));
         }
-        if is_super && result == Err(DropReason::TxInvalidOffload) {
-            result = send_cut(fd, burst, i, sent);
-        } else if is_super && result.is_ok() {
-            supers += 1;
-        }
         match result {
             Ok(()) => {
-                packets += n;
-                bytes += on_wire;
-                private += head;
+                sum.packets += n;
+                sum.bytes += on_wire;
+                sum.private += p.header().len() as u64;
+                sum.super_frames += u64::from(is_super);
             }
+            Err(DropReason::TxInvalidOffload) if is_super => send_cut(fd, burst, i, sent, &mut sum),
             Err(reason) => sent.dropped(reason, n),
         }
     }
-    sent.packets.fetch_add(packets, Relaxed);
-    sent.bytes.fetch_add(bytes, Relaxed);
-    sent.header_bytes.fetch_add(private, Relaxed);
-    sent.payload_bytes.fetch_add(bytes.saturating_sub(private), Relaxed);
-    sent.super_frames.fetch_add(supers, Relaxed);
+    sent.packets.fetch_add(sum.packets, Relaxed);
+    sent.bytes.fetch_add(sum.bytes, Relaxed);
+    sent.header_bytes.fetch_add(sum.private, Relaxed);
+    sent.payload_bytes.fetch_add(sum.bytes.saturating_sub(sum.private), Relaxed);
+    sent.super_frames.fetch_add(sum.super_frames, Relaxed);
+    sent.segments.fetch_add(sum.segments, Relaxed);
 }
 
 /// The header in front of a frame.
@@ -131,21 +140,29 @@ fn reason(errno: i32) -> DropReason {
     }
 }
 
-/// Cuts a super-frame that the kernel does not take, and writes what comes of it.
+/// Cuts a super-frame that the kernel does not take, and writes what comes of it. With a segment that is not
+/// taken those behind it are dropped; those before it are out.
 #[cold]
 #[inline(never)]
-fn send_cut(fd: &OwnedFd, burst: &mut Burst<'_>, i: usize, sent: &Sent) -> Result<(), DropReason> {
+fn send_cut(fd: &OwnedFd, burst: &mut Burst<'_>, i: usize, sent: &Sent, sum: &mut Sum) {
     let mut out = [0u8; MAX_FRAME];
-    let mut cut = burst.cut(i)?;
+    let mut cut = match burst.cut(i) {
+        Ok(cut) => cut,
+        Err(reason) => return sent.dropped(reason, burst.packets()[i].on_wire().0),
+    };
     while let Some(payload) = cut.advance() {
         // A segment is a frame, so it is no longer than that.
         let payload = payload.min(out.len());
         // SAFETY: `out` is writable for that many bytes.
         unsafe { cut.copy(out.as_mut_ptr(), payload, false) };
-        send_pieces(fd, &cut.offload(), cut.headers(), &out[..payload])?;
-        sent.segments.fetch_add(1, Relaxed);
+        if let Err(reason) = send_pieces(fd, &cut.offload(), cut.headers(), &out[..payload]) {
+            return sent.dropped(reason, 1 + cut.rest() as u64);
+        }
+        sum.packets += 1;
+        sum.segments += 1;
+        sum.bytes += (cut.headers().len() + payload) as u64;
+        sum.private += cut.headers().len() as u64;
     }
-    Ok(())
 }
 
 /// Writes a frame in two pieces of our own.
@@ -159,4 +176,58 @@ fn send_pieces(
     let pieces = [&vnet[..], head, rest].map(std::io::IoSlice::new);
     let done = rustix::io::writev(fd, &pieces);
     done.map(drop).map_err(|e| reason(e.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use packet::{BurstBuf, gso};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+    const SIZE: usize = 1000;
+    /// Ethernet, a label (which nobody but us cuts behind), IPv4 and TCP.
+    const HEADERS: usize = 58;
+
+    /// A super-frame of `segments` segments.
+    fn labelled(segments: usize) -> (Vec<u8>, Offload) {
+        let mut f = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0x47, 0, 1, 0x11, 64];
+        f.extend([0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        f.extend([0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+        f.resize(HEADERS + segments * SIZE, 7);
+        let offload = Offload {
+            flags: Offload::NEEDS_CSUM,
+            gso_type: gso::TCPV4,
+            hdr_len: HEADERS as u16,
+            gso_size: SIZE as u16,
+            csum_start: 38,
+            csum_offset: 16,
+        };
+        (f, offload)
+    }
+
+    #[test]
+    fn segments_before_one_that_is_not_taken_count_as_sent() {
+        // A socket that takes some messages and then no more, as a full queue does.
+        let (unix, flags) = (AddressFamily::UNIX, SocketFlags::NONBLOCK);
+        let pair = rustix::net::socketpair(unix, SocketType::DGRAM, flags, None);
+        let (to, from) = pair.expect("sockets");
+        rustix::net::sockopt::set_socket_send_buffer_size(&to, 4 * SIZE).expect("a size");
+        let (frame, offload) = labelled(60);
+        let (mut buf, sent) = (BurstBuf::new(), Sent::default());
+        let mut burst = buf.frame(&frame).expect("a frame");
+        burst.set_offload(0, offload);
+        send(&to, &mut burst, Set::one(0), 1600, &sent);
+        let (mut packets, mut bytes, mut message) = (0, 0, vec![0; 2000]);
+        while let Ok(n) = rustix::io::read(&from, &mut message) {
+            packets += 1;
+            bytes += (n - VNET) as u64;
+        }
+        let mut sum = Counters::default();
+        sent.add_to(&mut sum);
+        assert!((1..60).contains(&packets), "{packets}");
+        assert_eq!((sum.tx_packets, sum.tx_bytes, sum.tx_segments), (packets, bytes, packets));
+        assert_eq!((sum.tx_dropped, sum.tx_super_frames), (60 - packets, 0));
+        assert_eq!(sum.drops[DropReason::TxRingFull as usize], 60 - packets);
+        assert_eq!(sum.tx_payload_bytes, packets * SIZE as u64);
+    }
 }

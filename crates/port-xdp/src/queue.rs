@@ -6,8 +6,7 @@ use crate::umem::{FRAME, Umem};
 use crate::{Config, Mode, named};
 use packet::arch::cycles;
 use packet::{
-    Abilities, BURST, Burst, BurstBuf, DropReason, HEADER_BYTES, Lender, Offload, Packet, Segment,
-    Set,
+    Abilities, BURST, Burst, BurstBuf, DropReason, HEADER_BYTES, Lender, Packet, Segment, Set,
 };
 use port::{Counters, Finished, QueueCounters, Wait};
 use rustix::fd::OwnedFd;
@@ -67,6 +66,23 @@ struct Tx {
     ring: Ring<Descriptor>,
     completion: Ring<u64>,
     free: Vec<u64>,
+}
+
+/// What went out in one call.
+#[derive(Default)]
+struct Sum {
+    packets: u64,
+    header_bytes: u64,
+    payload_bytes: u64,
+    done: Finished,
+}
+
+impl Sum {
+    fn add(&mut self, head: usize, payload: usize) {
+        self.packets += 1;
+        self.header_bytes += head as u64;
+        self.payload_bytes += payload as u64;
+    }
 }
 
 /// See the module's documentation. Fields are dropped in this order: what uses memory before the memory.
@@ -201,24 +217,21 @@ impl Queue {
         }
         tx.completion.release();
         tx.ring.begin();
-        let mut done = Finished::default();
-        let mut sum = (0, 0, 0);
+        let mut sum = Sum::default();
         for i in set {
             let p = &burst.packets()[i];
-            let (n, bytes, head) = (p.on_wire().0, p.on_wire().1, p.header().len() as u64);
             let result = match p.offload.longest(p.len()) > longest.min(FRAME) {
-                true => Err(DropReason::TxMtuExceeded),
-                false => self.put(tx, burst, i, &mut done),
+                true => Err((DropReason::TxMtuExceeded, p.on_wire().0)),
+                false => self.put(tx, burst, i, &mut sum),
             };
-            match result {
-                Ok(()) => sum = (sum.0 + n, sum.1 + head, sum.2 + bytes.saturating_sub(head)),
-                Err(reason) => self.sent.drops.add(reason, n),
+            if let Err((reason, packets)) = result {
+                self.sent.drops.add(reason, packets);
             }
         }
         tx.ring.publish();
-        self.sent.burst(sum.0, sum.1, sum.2);
-        if done != Finished::default() {
-            self.sent.finished(&done);
+        self.sent.burst(sum.packets, sum.header_bytes, sum.payload_bytes);
+        if sum.done != Finished::default() {
+            self.sent.finished(&sum.done);
         }
         if tx.ring.needs_wakeup() {
             for _ in 0..tx.ring.pushed().div_ceil(KICK) {
@@ -230,17 +243,29 @@ impl Queue {
     }
 
     /// Puts a packet into the transmit ring, in as many frames as it takes.
+    ///
+    /// # Errors
+    /// Why not, and how many packets of the wire are missing: of a super-frame, those for which there was no
+    /// room any more.
     fn put(
         &self,
         tx: &mut Tx,
         burst: &mut Burst<'_>,
         i: usize,
-        done: &mut Finished,
-    ) -> std::result::Result<(), DropReason> {
-        if !burst.packets()[i].suits(Abilities::NONE) {
-            return self.put_finished(tx, burst, i, done);
+        sum: &mut Sum,
+    ) -> std::result::Result<(), (DropReason, u64)> {
+        let p = &burst.packets()[i];
+        if p.offload.is_super() {
+            return self.put_cut(tx, burst, i, sum);
         }
-        self.put_whole(tx, &burst.packets()[i], burst.segments(i))
+        if !p.suits(Abilities::NONE) {
+            burst.complete_checksum(i).map_err(|reason| (reason, 1))?;
+            sum.done.checksums += 1;
+        }
+        let p = &burst.packets()[i];
+        self.put_whole(tx, p, burst.segments(i)).map_err(|reason| (reason, 1))?;
+        sum.add(p.header().len(), p.len() - p.header().len());
+        Ok(())
     }
 
     fn put_whole(
@@ -263,25 +288,21 @@ impl Queue {
         Ok(())
     }
 
-    /// Completes checksums and cuts super-frames.
+    /// Cuts a super-frame.
     #[cold]
-    fn put_finished(
+    fn put_cut(
         &self,
         tx: &mut Tx,
         burst: &mut Burst<'_>,
         i: usize,
-        done: &mut Finished,
-    ) -> std::result::Result<(), DropReason> {
-        if !burst.packets()[i].offload.is_super() {
-            burst.complete_checksum(i)?;
-            done.checksums += 1;
-            debug_assert!(burst.packets()[i].offload == Offload::default());
-            return self.put_whole(tx, &burst.packets()[i], burst.segments(i));
-        }
-        let mut cut = burst.cut(i)?;
+        sum: &mut Sum,
+    ) -> std::result::Result<(), (DropReason, u64)> {
+        let all = burst.packets()[i].on_wire().0;
+        let mut cut = burst.cut(i).map_err(|reason| (reason, all))?;
         while let Some(payload) = cut.advance() {
             let head = cut.headers().len();
-            let (at, to) = self.frame(tx, head + payload)?;
+            let room = self.frame(tx, head + payload);
+            let (at, to) = room.map_err(|reason| (reason, 1 + cut.rest() as u64))?;
             // SAFETY: `frame` found room for both.
             unsafe {
                 cut.copy(to.add(head), payload, true);
@@ -289,7 +310,8 @@ impl Queue {
                 std::ptr::copy_nonoverlapping(cut.headers().as_ptr(), to, head);
             }
             tx.ring.push(Descriptor { at, len: (head + payload) as u32, options: 0 });
-            done.segments += 1;
+            sum.add(head, payload);
+            sum.done.segments += 1;
         }
         Ok(())
     }

@@ -109,12 +109,8 @@ fn frames_pass_in_every_mode_and_the_program_goes_with_the_port() {
     }
 }
 
-#[test]
-fn super_frames_are_cut_and_checksums_completed() {
-    let (a, b) = pair();
-    let one = XdpPort::open(&config("xa", a, None, 1)).expect("opens");
-    let two = XdpPort::open(&config("xb", b, None, 1)).expect("opens");
-    let payload: Vec<u8> = (0..60_000u32).map(|i| (i / 7) as u8).collect();
+/// The headers of a super-frame of TCP with this payload.
+fn tcp(payload: &[u8], gso_size: u16) -> (Vec<u8>, Offload) {
     let mut head = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
     head.extend([0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
     head.extend([0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
@@ -125,10 +121,20 @@ fn super_frames_are_cut_and_checksums_completed() {
         flags: Offload::NEEDS_CSUM,
         gso_type: gso::TCPV4,
         hdr_len: 54,
-        gso_size: 1400,
+        gso_size,
         csum_start: 34,
         csum_offset: 16,
     };
+    (head, offload)
+}
+
+#[test]
+fn super_frames_are_cut_and_checksums_completed() {
+    let (a, b) = pair();
+    let one = XdpPort::open(&config("xa", a, None, 1)).expect("opens");
+    let two = XdpPort::open(&config("xb", b, None, 1)).expect("opens");
+    let payload: Vec<u8> = (0..60_000u32).map(|i| (i / 7) as u8).collect();
+    let (head, offload) = tcp(&payload, 1400);
     send(&one, &[head, payload.clone()].concat(), offload);
     let got = receive(&two, payload.len().div_ceil(1400));
     let whole: Vec<u8> = got.iter().flat_map(|f| f[54..].to_vec()).collect();
@@ -138,6 +144,20 @@ fn super_frames_are_cut_and_checksums_completed() {
         assert_eq!(packet::checksum::internet(pseudo, &f[34..]), 0, "a right checksum");
     }
     assert_eq!(one.counters().tx_segments, got.len() as u64);
+}
+
+#[test]
+fn segments_before_the_ring_was_full_count_as_sent() {
+    let (a, b) = pair();
+    let one = XdpPort::open(&Config { tx_size: 64, ..config("xa", a, None, 1) }).expect("opens");
+    let two = XdpPort::open(&config("xb", b, None, 1)).expect("opens");
+    let payload = vec![7; 100 * 200];
+    let (head, offload) = tcp(&payload, 200);
+    send(&one, &[head, payload].concat(), offload);
+    assert_eq!(receive(&two, 64).len(), 64);
+    let sent = one.counters();
+    assert_eq!((sent.tx_packets, sent.tx_segments, sent.tx_dropped), (64, 64, 36));
+    assert_eq!(sent.tx_bytes, 64 * 254);
 }
 
 #[test]
