@@ -22,8 +22,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use virtio_driver::config::{self, SocketMode};
-use virtio_driver::wire::feature::{MRG_RXBUF, RING_PACKED};
-use virtio_driver::{Driver, Saturator, Stamp};
+use virtio_driver::wire::feature::{CSUM, GUEST_CSUM, MRG_RXBUF, RING_PACKED};
+use virtio_driver::{Driver, NetHeader, Saturator, Stamp};
 
 /// Walks that are counted: whole rounds of 1,000 flows and of rings of 256.
 const WALKS: usize = 1000;
@@ -42,7 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What is sent and what becomes of it.
 struct Case {
     name: &'static str,
-    /// Of all guests' devices, besides those that every device has.
+    /// Of all guests' devices, besides those that every device has. With checksums those of frames are left to
+    /// whoever receives them.
     features: u64,
     /// Sent by port 1 again and again; nothing for an idle queue.
     frame: Option<fn() -> Vec<u8>>,
@@ -85,6 +86,12 @@ const CASES: &[Case] = &[
         ..PLAIN
     },
     Case { name: "1500 B, one flow", frame: Some(long), ..PLAIN },
+    Case {
+        name: "1500 B, checksums left to do",
+        features: MRG_RXBUF | CSUM | GUEST_CSUM,
+        frame: Some(long),
+        ..PLAIN
+    },
     Case { name: "64 B, rewritten and tagged", table: REWRITING, ..PLAIN },
     Case { name: "68 B, VLAN tag", frame: Some(tagged), ..PLAIN },
     Case { name: "78 B, IPv6", frame: Some(|| udp6_frame().to_vec()), ..PLAIN },
@@ -157,7 +164,11 @@ fn sender<'a>(driver: &'a mut Driver, case: &Case) -> Saturator<'a> {
         return receiver(driver);
     };
     let fill = |_, room: &mut Vec<u8>| room.extend(frame());
-    let mut sender = driver.pair(0).saturate(DEPTH, fill).expect("frames fit");
+    let header = match case.features & CSUM != 0 {
+        true => NetHeader { flags: 1, csum_start: 34, csum_offset: 6, ..NetHeader::default() },
+        false => NetHeader::default(),
+    };
+    let mut sender = driver.pair(0).saturate_with(DEPTH, &header, fill).expect("frames fit");
     if case.flows > 1 {
         let values = (0..case.flows).map(|flow| {
             let [hi, lo] = flow.to_be_bytes();
@@ -246,7 +257,7 @@ fn run(case: &Case) -> usize {
         exact_match: case.exact_match,
     };
     for port in &ports {
-        let agreed = port.status().features & (MRG_RXBUF | RING_PACKED);
+        let agreed = port.status().features & (MRG_RXBUF | RING_PACKED | CSUM | GUEST_CSUM);
         assert_eq!(agreed, case.features, "the rings are the case's");
     }
     let datapath = Datapath::new(1, Arc::<Registry>::default());

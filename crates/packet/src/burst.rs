@@ -178,12 +178,6 @@ impl Packet {
         self.len = bytes.len() as u32;
     }
 
-    /// The device header of `n` bytes that [`BurstBuf::fetch`] put in front of the frame, until the frame is
-    /// changed.
-    pub fn before(&self, n: usize) -> &[u8] {
-        &self.room[usize::from(self.head) - n..usize::from(self.head)]
-    }
-
     /// Appends `n` bytes copied from `src` to the private part, while it has no borrowed part.
     ///
     /// # Safety
@@ -334,6 +328,7 @@ impl BurstBuf {
     }
 
     /// Says what is left to do for the packet added last.
+    #[inline(always)]
     pub fn set_offload(&mut self, offload: Offload) {
         if let Some(p) = self.last() {
             p.offload = offload;
@@ -341,6 +336,7 @@ impl BurstBuf {
         }
     }
 
+    #[inline(always)]
     fn note_offload(&mut self, i: usize, offload: &Offload) {
         self.offloaded = self.offloaded.with(Set::one(i));
         if offload.is_super() {
@@ -351,7 +347,7 @@ impl BurstBuf {
     /// The packet added last, to be filled further. `None` before the first [`BurstBuf::push`].
     #[inline(always)]
     pub fn last(&mut self) -> Option<&mut Packet> {
-        self.packets[..self.count].last_mut()
+        self.packets.get_mut(self.count.wrapping_sub(1))
     }
 
     /// Takes back the packet added last, with its segments.

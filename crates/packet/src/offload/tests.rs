@@ -154,3 +154,20 @@ fn words_and_bytes_are_the_same() {
     assert_eq!(Offload::from_device(&bytes), Some(o));
     assert_eq!(Offload::from_device(&bytes[1..]), None);
 }
+
+#[test]
+fn a_checksum_alone_is_what_the_whole_check_says() {
+    let frame = [0; 100];
+    for flags in [0, 1, 2, 3] {
+        for (csum_start, csum_offset) in
+            [(13, 6), (14, 0), (34, 6), (34, 64), (34, 65), (99, 0), (u16::MAX, u16::MAX)]
+        {
+            let said =
+                Offload { flags, csum_start, csum_offset, hdr_len: 7, gso_size: 9, gso_type: 0 };
+            let whole = said.check(&frame, frame.len(), ALL).ok().filter(Offload::needs_csum);
+            assert_eq!(said.checksum_alone(frame.len()), whole, "{said:?}");
+            let tcp = Offload { gso_type: gso::TCPV4, ..said };
+            assert_eq!(tcp.checksum_alone(frame.len()), None);
+        }
+    }
+}

@@ -5,7 +5,7 @@ use super::{
 };
 use super::{RingFault, translate};
 use packet::arch::prefetch_read;
-use packet::{BURST, BurstBuf, DropReason, HEADER_BYTES, MAX_FRAME, Offload};
+use packet::{Abilities, BURST, BurstBuf, DropReason, HEADER_BYTES, MAX_FRAME, Offload};
 use port::{Finished, QueueCounters};
 
 /// Bytes of a frame at least: an Ethernet header.
@@ -161,7 +161,10 @@ impl<L: Layout> Ring<L> {
         let head = frame.min(HEADER_BYTES);
         // SAFETY: `translate` found all `s.len` bytes in guest memory, which `mem` keeps mapped.
         let device = unsafe { buf.fetch::<H>(s.ptr, head) }.ok_or(DropReason::RxTooManySegments)?;
-        let asks = offload_asked(device);
+        if offload_asked(device) {
+            let said = Offload::from_device(device).unwrap_or_default();
+            self.take_offload(buf, said, frame, c)?;
+        }
         if frame > head {
             let rest = s.ptr.wrapping_add(H + head);
             // SAFETY: as above; the ring stays claimed, and so mapped, until the burst ends.
@@ -169,10 +172,6 @@ impl<L: Layout> Ring<L> {
                 buf.pop();
                 return Err(DropReason::RxTooManySegments);
             }
-        }
-        if asks {
-            let said = buf.last().and_then(|p| Offload::from_device(p.before(H)));
-            self.take_offload(buf, said.unwrap_or_default(), c)?;
         }
         Ok(head)
     }
@@ -226,22 +225,43 @@ impl<L: Layout> Ring<L> {
                 return Err(DropReason::RxTooManySegments);
             }
         }
+        let len = s.len as usize - self.header;
         if offload_asked(&device) {
-            self.take_offload(buf, Offload::from_device(&device).unwrap_or_default(), c)?;
+            let said = Offload::from_device(&device).unwrap_or_default();
+            self.take_offload(buf, said, len, c)?;
         }
         Ok(head)
     }
 
-    /// Takes over what the guest says of the packet added last, or takes that back.
-    #[inline(never)]
+    /// Takes over what the guest says of the packet added last, a frame of `len` bytes, or takes that back.
+    #[inline(always)]
     fn take_offload(
         &self,
         buf: &mut BurstBuf,
         said: Offload,
+        len: usize,
+        c: &QueueCounters,
+    ) -> Result<(), DropReason> {
+        match said.checksum_alone(len).filter(|_| self.abilities.has(Abilities::CSUM)) {
+            Some(offload) => {
+                buf.set_offload(offload);
+                Ok(())
+            }
+            None => self.take_checked(buf, said, len, c),
+        }
+    }
+
+    /// As [`Ring::take_offload`] for super-frames, and for lies.
+    #[inline(never)]
+    fn take_checked(
+        &self,
+        buf: &mut BurstBuf,
+        said: Offload,
+        len: usize,
         c: &QueueCounters,
     ) -> Result<(), DropReason> {
         let Some(p) = buf.last() else { return Ok(()) };
-        let (header, len) = (p.header(), p.len());
+        let header = p.header();
         match said.check(header, len, self.abilities) {
             Ok(offload) => {
                 if offload.is_super() {
