@@ -4,6 +4,8 @@
 //! [`Burst`]. Segments point into memory that a guest may write at any time, so nobody makes a slice
 //! of them: they are only ever copied from, by raw pointer, by a transmit queue.
 
+mod coalesce;
+
 use crate::{Abilities, Offload, Set, arch};
 use std::marker::PhantomData;
 
@@ -223,6 +225,8 @@ pub struct BurstBuf {
     packets: Box<[Packet; BURST]>,
     count: usize,
     segments: Vec<Segment<'static>>,
+    /// Memory for payload of joined packets that was private. Reached by pointers only.
+    spill: Vec<u8>,
     /// Packets for which something may be left to do.
     offloaded: Set,
     /// Those of them that are super-frames.
@@ -246,6 +250,7 @@ impl BurstBuf {
             offloaded: Set::NONE,
             supers: Set::NONE,
             segments: Vec::with_capacity(MAX_SEGMENTS),
+            spill: Vec::with_capacity(coalesce::SPILL),
             turn: 0,
         }
     }

@@ -44,7 +44,7 @@ pub mod gso {
 const UDP_SEGMENTS: usize = 128;
 /// Payload of a segment of a TCP super-frame at least, as Linux has it (`TCP_MIN_SND_MSS`): a sender that
 /// could have a frame cut into bytes would buy thousands of packets with one.
-const TCP_PAYLOAD: usize = 48;
+pub(crate) const TCP_PAYLOAD: usize = 48;
 /// IPv6 extension headers that are looked through for the transport header.
 const EXTENSIONS: usize = 8;
 

@@ -189,6 +189,16 @@ impl Segments<'_> {
     }
 }
 
+/// Adds up all bytes.
+fn add_all(mut bytes: Payload<'_>) -> Running {
+    let mut sum = Running::default();
+    while let Some((ptr, n)) = bytes.next(usize::MAX) {
+        // SAFETY: pieces are readable while the burst is borrowed.
+        sum.add(unsafe { arch::sum(ptr, n) }, n);
+    }
+    sum
+}
+
 fn put(h: &mut [u8], at: usize, value: u16) {
     h[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
@@ -257,6 +267,14 @@ impl Burst<'_> {
         frame
     }
 
+    /// True if all of packet `i` from `start` on, which is private, and the sum of its pseudo-header make a right
+    /// checksum.
+    pub(crate) fn adds_up(&self, i: usize, start: usize, pseudo: u16) -> bool {
+        let private = self.packets()[i].header().get(start..).unwrap_or_default();
+        let sum = add_all(Payload { private, borrowed: self.segments(i), at: 0 });
+        checksum::fold(sum.sum + u64::from(pseudo.to_be())) == 0xffff
+    }
+
     /// Completes the checksum of packet `i`, if it is not a super-frame and its checksum covers the
     /// pseudo-header only.
     ///
@@ -270,12 +288,7 @@ impl Burst<'_> {
         let header = self.packets()[i].header();
         let private = header.get(start..).filter(|_| at + 2 <= header.len());
         let private = private.ok_or(DropReason::TxInvalidOffload)?;
-        let mut payload = Payload { private, borrowed: self.segments(i), at: 0 };
-        let mut sum = Running::default();
-        while let Some((ptr, n)) = payload.next(usize::MAX) {
-            // SAFETY: pieces are readable while the burst is borrowed.
-            sum.add(unsafe { arch::sum(ptr, n) }, n);
-        }
+        let sum = add_all(Payload { private, borrowed: self.segments(i), at: 0 });
         let packet = self.packet_mut(i);
         packet.header_mut()[at..at + 2].copy_from_slice(&sum.finish());
         packet.offload = Offload::default();
