@@ -23,7 +23,7 @@ pub struct Limits {
     pub tx_bytes: Option<Limit>,
 }
 
-/// Packets that a port's limits dropped, in the order of the switch's directions.
+/// Packets that a port's limits dropped, as on the wire, in the order of the switch's directions.
 #[derive(Debug, Default)]
 pub struct QosDrops {
     rx: AtomicU64,
@@ -86,7 +86,7 @@ impl Policer {
         if let Some(bucket) = &self.rx_bytes {
             passed = bucket.pass(now, passed, |i| policed_bytes(&packets[i]));
         }
-        count(&self.drops.rx, all, passed);
+        count(&self.drops.rx, burst, all, passed);
         passed
     }
 
@@ -96,7 +96,7 @@ impl Policer {
         let Some(bucket) = &self.tx_bytes else { return set };
         let packets = burst.packets();
         let passed = bucket.pass((self.now)(), set, |i| policed_bytes(&packets[i]));
-        count(&self.drops.tx, set, passed);
+        count(&self.drops.tx, burst, set, passed);
         passed
     }
 }
@@ -107,11 +107,11 @@ impl fmt::Debug for Policer {
     }
 }
 
-/// Counts those of `all` that did not pass. Several threads count here.
-fn count(drops: &AtomicU64, all: Set, passed: Set) {
-    let n = all.len() - passed.len();
-    if n > 0 {
-        drops.fetch_add(n as u64, Relaxed);
+/// Counts those of `all` that did not pass, as on the wire. Several threads count here.
+fn count(drops: &AtomicU64, burst: &Burst<'_>, all: Set, passed: Set) {
+    let dropped = all.without(passed);
+    if !dropped.is_empty() {
+        drops.fetch_add(dropped.len() as u64 + burst.more_on_wire(dropped).0, Relaxed);
     }
 }
 
@@ -154,6 +154,12 @@ mod tests {
         buf.set_offload(offload);
         let burst = buf.lend(&Nobody);
         assert_eq!(policed_bytes(&burst.packets()[0]), 3 * 40 + 74);
+        let limits = Limits { rx_packets: Some(Limit { rate: 1, burst: 3 }), ..Limits::default() };
+        let drops = Arc::new(QosDrops::default());
+        let policer = Policer::new(limits, Arc::new(|| 0), drops.clone());
+        assert_eq!(policer.receive(&burst), Set::one(0));
+        assert_eq!(policer.receive(&burst), Set::NONE);
+        assert_eq!(drops.rx(), 3, "packets on the wire");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use crate::bench::{DEADLINE, Daemon, Patience};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use virtio_driver::payload::Flow;
-use virtio_driver::{Config, Driver, Saturator, SocketMode};
+use virtio_driver::wire::feature::{GUEST_OFFLOADS, HOST_OFFLOADS};
+use virtio_driver::{Config, Driver, NetHeader, Saturator, SocketMode};
 
 /// How long a limit may take to be seen reached: other programs of this machine take their time too.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -12,7 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 static LOAD: Mutex<()> = Mutex::new(());
 
 fn guest(d: &Daemon, name: &str) -> Driver {
-    let config = Config::new(SocketMode::Connect(d.rundir().join(name)));
+    guest_with(d, name, |config| config)
+}
+
+fn guest_with(d: &Daemon, name: &str, change: fn(Config) -> Config) -> Driver {
+    let config = change(Config::new(SocketMode::Connect(d.rundir().join(name))));
     let driver = Driver::connect(config).expect("the switch answers");
     d.wait_column(name, "link_state", "up");
     driver
@@ -41,26 +46,31 @@ fn load(a: &mut Saturator<'_>, b: &mut Saturator<'_>, window: Duration) -> u64 {
 
 /// Sends frames of `bytes` until `expected` frames came in a second, within 2 %. Never more, but for the
 /// `burst` of a full bucket.
-fn reaches(
+fn reaches(d: &Daemon, (a, b): (&mut Driver, &mut Driver), bytes: usize, limit: (f64, f64)) {
+    let fill = |n: u16, frame: &mut Vec<u8>| Flow::between(1, 1, 2).frame(n.into(), bytes, frame);
+    let a = a.pair(0).saturate(128, fill).expect("room");
+    let b = b.pair(0).saturate(0, fill).expect("room");
+    reaches_with(d, (a, b), &format!("{bytes} bytes"), limit);
+}
+
+/// As [`reaches`], whatever is sent.
+fn reaches_with(
     d: &Daemon,
-    (a, b): (&mut Driver, &mut Driver),
-    bytes: usize,
+    (mut a, mut b): (Saturator<'_>, Saturator<'_>),
+    what: &str,
     (expected, burst): (f64, f64),
 ) {
-    let fill = |n: u16, frame: &mut Vec<u8>| Flow::between(1, 1, 2).frame(n.into(), bytes, frame);
-    let mut a = a.pair(0).saturate(128, fill).expect("room");
-    let mut b = b.pair(0).saturate(0, fill).expect("room");
     let (start, mut received, mut ratio) = (Instant::now(), 0.0, 0.0);
     // More comes while the bucket is emptied, or less when nobody sends.
     while !(0.98..1.02).contains(&ratio) {
-        assert!(start.elapsed() < PATIENCE, "{bytes} bytes: {ratio} of the limit\n{}", d.log());
+        assert!(start.elapsed() < PATIENCE, "{what}: {ratio} of the limit\n{}", d.log());
         let began = Instant::now();
         let got = load(&mut a, &mut b, Duration::from_secs(1)) as f64;
         ratio = got / (expected * began.elapsed().as_secs_f64());
         received += got;
         let most = expected * start.elapsed().as_secs_f64() * 1.005 + burst + 1.0;
         // What waited in the ring was sent before.
-        assert!(received <= most + 256.0, "{bytes} bytes: {received} of {most}");
+        assert!(received <= most + 256.0, "{what}: {received} of {most}");
     }
     // Everything comes back before the next frames are written.
     let mut patience = Patience::new();
@@ -149,4 +159,63 @@ fn ingress_policing_by_bits_and_by_packets() {
     assert_eq!(count(&d, "ovs_tx_qos_drops"), 0);
     d.vsctl("set Interface a ingress_policing_kpkts_rate=0");
     assert_eq!(count(&d, "ovs_rx_qos_drops"), drops, "counts stay when limits go");
+}
+
+/// Packets on the wire of a super-frame, and the payload and headers of each.
+const SEGMENTS: usize = 20;
+const PAYLOAD: usize = 200;
+const HEADERS: usize = 54;
+
+/// A super-frame of TCP.
+fn super_frame(_: u16, frame: &mut Vec<u8>) {
+    frame.extend([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0]);
+    frame.extend(((HEADERS - 14 + SEGMENTS * PAYLOAD) as u16).to_be_bytes());
+    frame.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend([0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    frame.resize(HEADERS + SEGMENTS * PAYLOAD, 7);
+}
+
+#[test]
+fn super_frames_take_what_they_are_on_the_wire() {
+    let _alone = LOAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let d = two_ports();
+    let offloads = |config: Config| Config {
+        tx_buffer: 8192,
+        rx_buffer: 8192,
+        ..config.with(HOST_OFFLOADS | GUEST_OFFLOADS)
+    };
+    let (mut a, mut b) = (guest_with(&d, "a", offloads), guest_with(&d, "b", offloads));
+    let header = NetHeader {
+        flags: 1,
+        gso_type: 1,
+        hdr_len: HEADERS as u16,
+        gso_size: PAYLOAD as u16,
+        csum_start: 34,
+        csum_offset: 16,
+        num_buffers: 0,
+    };
+    let mut reaches = |what: &str, rate: f64, burst: f64, of_each: usize| {
+        let a = a.pair(0).saturate_with(128, &header, super_frame).expect("room");
+        let b = b.pair(0).saturate(0, super_frame).expect("room");
+        let all = (SEGMENTS * of_each) as f64;
+        reaches_with(&d, (a, b), what, (rate / all, burst / all));
+    };
+    // Each packet on the wire counts, with headers of its own.
+    let bytes = HEADERS - 14 + PAYLOAD;
+    d.vsctl("set Interface a ingress_policing_kpkts_rate=10 ingress_policing_kpkts_burst=1");
+    reaches("packets", 10_000.0, 1000.0, 1);
+    d.vsctl(
+        "set Interface a ingress_policing_kpkts_rate=0 ingress_policing_rate=16000 \
+         ingress_policing_burst=1000",
+    );
+    reaches("received bytes", 2e6, 125_000.0, bytes);
+    d.vsctl(
+        "set Interface a ingress_policing_rate=0 -- set Port b qos=@q -- --id=@q create QoS \
+         type=egress-policer other-config:cir=3000000 other-config:cbs=65536",
+    );
+    reaches("sent bytes", 3e6, 65_536.0, bytes);
+    for drops in ["ovs_rx_qos_drops", "ovs_tx_qos_drops"] {
+        let drops = count(&d, drops);
+        assert!(drops > 0 && drops.is_multiple_of(SEGMENTS as u64), "{drops}");
+    }
 }
