@@ -104,6 +104,10 @@ const STAGES: &[Stage] = &[
         &["test", "-p", "lab", "--test", "offloads", "--", "--test-threads=1"],
     ),
     lab_stage(
+        "receive coalescing",
+        &["test", "-p", "lab", "--test", "coalescing", "--", "--test-threads=1"],
+    ),
+    lab_stage(
         "kill and restart",
         &["test", "-p", "lab", "--test", "restart", "--", "--test-threads=1"],
     ),

@@ -31,16 +31,17 @@ pub struct NetdevPort {
 }
 
 impl NetdevPort {
-    /// Opens the netdev with this index and name.
+    /// Opens the netdev with this index and name. With `gro` segments of TCP that come in one burst are joined to
+    /// super-frames ([`Burst::coalesce`]), as far as the kernel has not done that.
     ///
     /// # Errors
     /// If there is none any more, or this process may not.
-    pub fn open(name: &str, index: u32, mtu: u32) -> std::io::Result<NetdevPort> {
+    pub fn open(name: &str, index: u32, mtu: u32, gro: bool) -> std::io::Result<NetdevPort> {
         Ok(NetdevPort {
             name: name.to_owned(),
             index,
             socket: Arc::new(sys::open_packet_socket(index, KERNEL_BUFFER)?),
-            receiver: Receiver::new(),
+            receiver: Receiver::new(gro),
             mtu: AtomicU32::new(mtu),
             sent: Sent::default(),
             overflowed: AtomicU64::new(0),

@@ -36,6 +36,8 @@ pub(crate) struct Receiver {
     /// A thread fills the slots, or a burst of them is out.
     taken: AtomicBool,
     slots: UnsafeCell<Vec<Slot>>,
+    /// Segments of TCP that come in one burst are joined.
+    gro: bool,
     pub(crate) counters: QueueCounters,
 }
 
@@ -51,9 +53,9 @@ pub(crate) struct Got {
 }
 
 impl Receiver {
-    pub(crate) fn new() -> Receiver {
+    pub(crate) fn new(gro: bool) -> Receiver {
         let slots = UnsafeCell::new((0..BURST).map(|_| Slot::new()).collect());
-        Receiver { taken: AtomicBool::new(false), slots, counters: QueueCounters::default() }
+        Receiver { taken: AtomicBool::new(false), slots, gro, counters: QueueCounters::default() }
     }
 
     /// Fills `buf` with what `read` puts into slots and lends it. `read` says what each of the first slots
@@ -82,7 +84,7 @@ impl Receiver {
             return None;
         }
         self.counters.burst(buf.len() as u64, private, borrowed);
-        let burst = buf.lend(self);
+        let mut burst = buf.lend(self);
         let supers = burst.offloaded().filter(|i| burst.packets()[i].offload.is_super());
         if !supers.is_empty() {
             let super_frames = supers.len() as u64;
@@ -93,6 +95,11 @@ impl Receiver {
                 more_bytes,
                 ..Finished::default()
             });
+        }
+        if self.gro {
+            // Their packets and bytes are counted already.
+            let super_frames = burst.coalesce() as u64;
+            self.counters.finished(&Finished { super_frames, ..Finished::default() });
         }
         Some(burst)
     }
@@ -146,7 +153,7 @@ mod tests {
 
     #[test]
     fn frames_come_whole_with_tags_put_back_and_one_burst_at_a_time() {
-        let (r, mut buf) = (Receiver::new(), BurstBuf::new());
+        let (r, mut buf) = (Receiver::new(false), BurstBuf::new());
         let long: Vec<u8> = (0..9000u32).map(|i| i as u8).collect();
         let lengths = [13, 14, 60, 9000];
         let burst = r.rx(&mut buf, |slots, got| {

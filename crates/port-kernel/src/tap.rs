@@ -40,7 +40,7 @@ impl TapPort {
         let mut open = Vec::new();
         for _ in 0..queues.clamp(1, MAX_TAP_QUEUES) {
             let fd = Arc::new(sys::open_tap(name)?);
-            open.push(Queue { fd, receiver: Receiver::new() });
+            open.push(Queue { fd, receiver: Receiver::new(false) });
         }
         let (mtu, sent) = (AtomicU32::new(mtu), Sent::default());
         let up = AtomicBool::new(true);

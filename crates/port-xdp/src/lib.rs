@@ -77,6 +77,8 @@ pub struct Config {
     pub tx_size: u32,
     /// Largest IP packet that is sent, in bytes.
     pub mtu: u32,
+    /// Whether segments of TCP that come in one burst are joined to super-frames ([`Burst::coalesce`]).
+    pub gro: bool,
 }
 
 /// A netdev's queues.

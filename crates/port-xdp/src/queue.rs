@@ -91,6 +91,7 @@ pub(crate) struct Queue {
     tx: Claim<Tx>,
     socket: Arc<OwnedFd>,
     umem: Umem,
+    gro: bool,
     received: QueueCounters,
     sent: QueueCounters,
 }
@@ -139,7 +140,7 @@ impl Queue {
         sys::bind(&socket, config.index, number, copy | libc::XDP_USE_NEED_WAKEUP)?;
         let (received, sent) = Default::default();
         let (rx, tx, socket) = (Claim::new(rx), Claim::new(tx), Arc::new(socket));
-        Ok(Queue { rx, tx, socket, umem, received, sent })
+        Ok(Queue { rx, tx, socket, umem, gro: config.gro, received, sent })
     }
 
     pub(crate) fn socket(&self) -> &OwnedFd {
@@ -177,7 +178,13 @@ impl Queue {
             return None;
         }
         self.received.burst(buf.len() as u64, private, borrowed);
-        Some(buf.lend(self))
+        let mut burst = buf.lend(self);
+        if self.gro {
+            // Packets and bytes were counted as they came.
+            let super_frames = burst.coalesce() as u64;
+            self.received.finished(&Finished { super_frames, ..Finished::default() });
+        }
+        Some(burst)
     }
 
     fn fetch(

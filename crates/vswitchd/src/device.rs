@@ -75,15 +75,15 @@ impl Opened {
                 link = links.find(name);
                 Device::Tap(Arc::new(tap))
             }
-            What::Netdev => {
+            What::Netdev { gro } => {
                 let found = links.find(name);
                 let found = found.ok_or_else(|| format!("the host has no netdev {name}"))?;
-                let netdev = NetdevPort::open(name, found.index, found.mtu);
+                let netdev = NetdevPort::open(name, found.index, found.mtu, *gro);
                 let netdev = netdev.map_err(|e| format!("cannot open: {e}"))?;
                 link = Some(found);
                 Device::Netdev(Arc::new(netdev))
             }
-            What::Xdp { netdev, mode, queues, rx_size, tx_size } => {
+            What::Xdp { netdev, mode, queues, rx_size, tx_size, gro } => {
                 let found = links.find(netdev);
                 let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
                 let config = port_xdp::Config {
@@ -94,6 +94,7 @@ impl Opened {
                     rx_size: *rx_size,
                     tx_size: *tx_size,
                     mtu: found.mtu,
+                    gro: *gro,
                 };
                 let port = XdpPort::open(&config).map_err(|e| format!("cannot open: {e}"))?;
                 link = Some(found);

@@ -26,6 +26,8 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Switches for offloads of one interface; the first is OVS's name of the switch for all.
 const TSO: &str = "userspace-tso-enable";
 const CSUM: &str = "userspace-csum-enable";
+/// Receive coalescing of netdevs, by the name that the kernel has for the feature (`ethtool -k`).
+const GRO: &str = "rx-gro";
 /// The range that `mtu_request` may have (as OVS's DPDK ports).
 const MTU_RANGE: std::ops::RangeInclusive<i64> = 68..=9702;
 
@@ -44,10 +46,17 @@ pub(crate) enum What {
     Vhost { mode: Mode, path: PathBuf },
     /// A device that the switch makes in the host.
     Tap { queues: usize },
-    /// A netdev that the host has.
-    Netdev,
+    /// A netdev that the host has; `gro` joins segments of TCP that come.
+    Netdev { gro: bool },
     /// A netdev's queues through AF_XDP.
-    Xdp { netdev: String, mode: Option<port_xdp::Mode>, queues: usize, rx_size: u32, tx_size: u32 },
+    Xdp {
+        netdev: String,
+        mode: Option<port_xdp::Mode>,
+        queues: usize,
+        rx_size: u32,
+        tx_size: u32,
+        gro: bool,
+    },
     /// One end of a patch between bridges.
     Patch { peer: String },
 }
@@ -78,7 +87,7 @@ impl Spec {
     /// The netdev that has to be there.
     pub(crate) fn netdev<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         match &self.what {
-            What::Netdev => Some(name),
+            What::Netdev { .. } => Some(name),
             What::Xdp { netdev, .. } => Some(netdev),
             _ => None,
         }
@@ -142,7 +151,7 @@ pub(crate) fn spec(i: &Interface, dirs: Dirs<'_>) -> Result<Spec, String> {
         "" if i.local => tap(i, "internal"),
         "" | "system" => {
             port_kernel::check_name(&i.name)?;
-            Ok(Spec { kind: "system", what: What::Netdev })
+            Ok(Spec { kind: "system", what: What::Netdev { gro: gro(i)? } })
         }
         other => Err(format!("type \"{other}\" is not supported; there are {}", TYPES.join(", "))),
     }
@@ -171,7 +180,18 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
             .ok_or_else(|| format!("options:{key}={size} is not a power of two"))
     };
     let (rx_size, tx_size) = (size("n_rxq_desc")?, size("n_txq_desc")?);
-    Ok(Spec { kind, what: What::Xdp { netdev, mode, queues, rx_size, tx_size } })
+    let gro = gro(i)?;
+    Ok(Spec { kind, what: What::Xdp { netdev, mode, queues, rx_size, tx_size, gro } })
+}
+
+/// Whether segments of TCP that come are joined to super-frames. Without being asked for it is not done: whoever
+/// gets whole frames at last pays for looking.
+fn gro(i: &Interface) -> Result<bool, String> {
+    match i.options.get(GRO).map(String::as_str) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(format!("options:{GRO} is \"{other}\", neither true nor false")),
+    }
 }
 
 /// The netdev of a PCI device, below `devices` of sysfs.
@@ -293,13 +313,15 @@ mod tests {
         for bad in ["0", "17", "x", ""] {
             assert!(error(&row("internal", &[("n_rxq", bad)])).contains("n_rxq"));
         }
-        assert_eq!(spec(&row("", &[]), dirs).expect("works").what, What::Netdev);
+        let netdev = |options: &[(&str, &str)]| spec(&row("", options), dirs).map(|s| s.what);
+        assert_eq!(netdev(&[]), Ok(What::Netdev { gro: false }));
+        assert_eq!(netdev(&[(GRO, "true")]), Ok(What::Netdev { gro: true }));
         let xdp = spec(&row("afxdp", &[("n_rxq", "2"), ("n_rxq_desc", "1024")]), dirs);
         let netdev = "p1".to_owned();
         let (rx_size, tx_size) = (1024, 2048);
-        let what = What::Xdp { netdev, mode: None, queues: 2, rx_size, tx_size };
+        let what = What::Xdp { netdev, mode: None, queues: 2, rx_size, tx_size, gro: false };
         assert_eq!(xdp.expect("works").what, what);
-        for option in [("n_rxq", "17"), ("n_txq_desc", "1000"), ("xdp-mode", "fast")] {
+        for option in [("n_rxq", "17"), ("n_txq_desc", "1000"), ("xdp-mode", "fast"), (GRO, "on")] {
             assert!(error(&row("afxdp", &[option])).contains(option.0));
         }
         let patch = |options: &[(&str, &str)]| spec(&row("patch", options), dirs);
