@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use lab::cpu;
 use packet::arch::cycles;
+use virtio_driver::saturate::Turn;
 use virtio_driver::{Driver, NetHeader, Saturator, Stamp};
 
 use super::LOAD_CORE;
@@ -41,8 +42,10 @@ pub struct Sending {
 /// What one window counted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tally {
-    /// Frames received by both guests.
+    /// Buffers received by both guests: frames, as far as each fits one.
     pub received: u64,
+    /// Bytes in them, virtio-net headers included.
+    pub received_bytes: u64,
     /// Wall-clock time.
     pub seconds: f64,
     /// The same in cycles of the time-stamp counter.
@@ -177,7 +180,7 @@ fn window(guests: &mut [Saturator<'_>], phase: &AtomicU8) -> Result<Tally> {
     while phase.load(Relaxed) == COUNT {
         for guest in &mut *guests {
             let turn = guest.turn()?;
-            counter.add(cycles(), turn.received, turn.sent);
+            counter.add(cycles(), &turn);
         }
     }
     Ok(counter.finish(began.elapsed()))
@@ -206,11 +209,13 @@ impl Counter {
     }
 
     #[inline]
-    fn add(&mut self, now: u64, received: u32, sent: u32) {
+    fn add(&mut self, now: u64, turn: &Turn) {
+        let (received, sent) = (turn.received, turn.sent);
         let spent = now.wrapping_sub(self.last);
         self.last = now;
         self.gap = self.gap.max(spent);
         self.tally.received += u64::from(received);
+        self.tally.received_bytes += turn.bytes;
         if received > 0 {
             self.silence = self.silence.max(now.wrapping_sub(self.last_frame));
             self.last_frame = now;

@@ -8,7 +8,9 @@
 mod canary;
 mod flow_table;
 mod frames;
+mod guests;
 mod histogram;
+mod iperf3;
 mod latency;
 mod load;
 mod measure;
@@ -67,6 +69,7 @@ const NO_ROUND: &str = "other processes keep taking the cores: no window counts"
   cargo xtask bench --only 64b,64b-packed        some scenarios; --list names them all
   cargo xtask bench --testpmd                    the outside check: DPDK's testpmd as load
   cargo xtask bench --sizes                      qperf between virtual machines, 1 B to 128 MB
+  cargo xtask bench --iperf3                     iperf3 between virtual machines
   cargo xtask bench --systems ours,ovs-dpdk      without DPDK's own floor
   cargo xtask bench --systems ovs-dpdk,dpdk-io   OVS-DPDK beside the floor
   cargo xtask bench --pairs 40                   narrower intervals
@@ -101,6 +104,9 @@ pub struct Arguments {
     /// minutes; with --all sizes double instead of growing fourfold; a fifth of --pairs is how often each is measured
     #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke"])]
     sizes: bool,
+    /// iperf3 between QEMU guests instead, --pairs runs of each system; written to the JSON file only
+    #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke", "sizes"])]
+    iperf3: bool,
     /// Name the scenarios and stop
     #[arg(long)]
     list: bool,
@@ -134,6 +140,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let _preferred = PreferredSession::new()?;
     let plan = plan(arguments);
     let mut results = Results::new(&kinds, &plan);
+    if arguments.iperf3 {
+        results.iperf3 = Some(iperf3::run(&kinds, plan.rounds)?);
+        return results.write_json(&arguments.json);
+    }
     if arguments.sizes {
         let factor = if arguments.all { 2 } else { 4 };
         let rounds = usize::from(arguments.pairs).div_ceil(5);

@@ -11,9 +11,10 @@ fn number(value: Option<f64>) -> String {
 /// One window of a saturating load.
 pub fn window(window: &Window) {
     println!(
-        "  {:9} {:7.3} Mpps {:>7} cycles/packet, batch {:>5}, load {:>5} and idle {:>4} %{}",
+        "  {:9} {:7.3} Mpps of {} bytes, {:>7} cycles/packet, batch {:>5}, load {:>5} and idle {:>4} %{}",
         window.system,
         window.pps / 1e6,
+        number(window.bytes_a_buffer),
         number(window.stats.cycles_per_packet),
         number(window.stats.batch),
         number(window.load_cycles_per_packet),

@@ -1,25 +1,19 @@
 //! Latency and bandwidth by message size, over TCP and UDP, between two virtual machines: `cargo xtask bench --sizes`.
 //!
-//! qperf in QEMU guests on each system, as people measure it on their clouds. Both systems and all guests run at once;
-//! those whose turn it is not are stopped. The processors of the guests are emulated and share one core, so their own
-//! time is in every figure, and far more of it than the switch's: systems can be compared, machines cannot.
+//! qperf in QEMU guests on each system, as people measure it on their clouds. What such figures are worth says
+//! [`super::guests`].
 
 use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::cpu;
-use lab::guest::{self, Guest, Options};
-use lab::packages;
 use lab::progress::Step;
-use lab::scene::{BRIDGE, PORTS};
-use lab::switch::{SocketMode, VhostPort};
-use lab::wait;
+use lab::{guest, packages, wait};
 use serde::Serialize;
 
-use super::LOAD_CORE;
+use super::guests::Scene;
 use super::statistics::median;
-use super::system::{Kind, System};
+use super::system::Kind;
 
 /// The largest message over TCP and over UDP, in bytes.
 const TCP_MAX: u64 = 128 << 20;
@@ -115,86 +109,36 @@ pub struct Plan {
     pub factor: u64,
 }
 
-/// A system with its guests.
-struct Scene {
-    /// First to be dropped.
-    guests: [Guest; 2],
-    system: System,
+/// Starts a system with its guests, of which the second's qperf listens.
+fn start(kind: Kind) -> Result<Scene> {
+    let mut scene = Scene::start(kind, vec![packages::QPERF.file.into()])?;
+    scene.resume()?;
+    scene.guests[1].run("qperf </dev/null >/dev/null 2>&1 &")?;
+    wait_talking(&mut scene)?;
+    scene.pause()?;
+    Ok(scene)
 }
 
-impl Scene {
-    fn start(kind: Kind) -> Result<Scene> {
-        // Both take segments of TCP whole from guests, as whoever measures bandwidth sets them up.
-        let system = System::start_with(kind, &["userspace-tso-enable=true"])?;
-        let step = Step::start(format!("booting two guests on {kind}"));
-        system.resume()?;
-        let ports = connecting_ports(&system)?;
-        let programs = vec![packages::QPERF.file.into()];
-        let options = Options { programs, ..Options::default() };
-        let mut guests =
-            [Guest::start(0, &ports[0], &options)?, Guest::start(1, &ports[1], &options)?];
-        for guest in &mut guests {
-            guest.wait_booted()?;
-            cpu::pin_process(guest.process().id(), LOAD_CORE)?;
-            let address = guest::address(guest.number());
-            guest.run(&format!("ip addr add {address}/24 dev eth0 && ip link set eth0 up"))?;
-        }
-        system.wait_link_up()?;
-        guests[1].run("qperf </dev/null >/dev/null 2>&1 &")?;
-        let mut scene = Scene { guests, system };
-        scene.wait_talking()?;
-        scene.pause()?;
-        step.done();
-        Ok(scene)
-    }
-
-    /// Waits until a first message gets through.
-    fn wait_talking(&mut self) -> Result<()> {
-        let mut last = None;
-        let waited = wait::until("the guests' qperf", LISTEN_LIMIT, || {
-            let run = self.run(Test::TcpLatency, 1);
-            Ok(run.map_err(|error| last = Some(error)).ok())
-        });
-        waited
-            .map(drop)
-            .map_err(|error| last.map_or(error, |last| last.context("no message got through")))
-    }
-
-    fn pause(&self) -> Result<()> {
-        self.guests.iter().try_for_each(|guest| guest.process().pause())?;
-        self.system.pause()
-    }
-
-    fn resume(&self) -> Result<()> {
-        self.system.resume()?;
-        self.guests.iter().try_for_each(|guest| guest.process().resume())
-    }
-
-    /// Microseconds, or megabits a second.
-    fn run(&mut self, test: Test, bytes: u64) -> Result<f64> {
-        let (name, line) = test.qperf();
-        let seconds = (bytes / BYTES_A_SECOND).clamp(1, SECONDS_MAX);
-        let server = guest::address(self.guests[1].number());
-        let said =
-            self.guests[0].run(&format!("qperf {server} -t {seconds} -m {bytes} -uu {name}"))?;
-        parse(&said, line).with_context(|| format!("qperf {name}, {bytes} bytes: {said}"))
-    }
+/// Waits until a first message gets through.
+fn wait_talking(scene: &mut Scene) -> Result<()> {
+    let mut last = None;
+    let waited = wait::until("the guests' qperf", LISTEN_LIMIT, || {
+        let run = run_one(scene, Test::TcpLatency, 1);
+        Ok(run.map_err(|error| last = Some(error)).ok())
+    });
+    waited
+        .map(drop)
+        .map_err(|error| last.map_or(error, |last| last.context("no message got through")))
 }
 
-/// The system's ports made anew, so that it connects to its guests: that is how switches are set up for QEMU, and OVS 3.1
-/// passes no TCP between guests on ports where it listens while segments are taken whole.
-fn connecting_ports(system: &System) -> Result<[VhostPort; 2]> {
-    let switch = system.switch().context("guests need a switch")?;
-    switch.remove_ports(BRIDGE, &PORTS.map(str::to_owned))?;
-    let port = |name| switch.add_vhost_port(BRIDGE, name, SocketMode::SwitchConnects);
-    Ok([port(PORTS[0])?, port(PORTS[1])?])
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        // A stopped process could not end by itself.
-        let _ = self.resume();
-    }
+/// Microseconds, or megabits a second.
+fn run_one(scene: &mut Scene, test: Test, bytes: u64) -> Result<f64> {
+    let (name, line) = test.qperf();
+    let seconds = (bytes / BYTES_A_SECOND).clamp(1, SECONDS_MAX);
+    let server = guest::address(scene.guests[1].number());
+    let said =
+        scene.guests[0].run(&format!("qperf {server} -t {seconds} -m {bytes} -uu {name}"))?;
+    parse(&said, line).with_context(|| format!("qperf {name}, {bytes} bytes: {said}"))
 }
 
 /// Reads a line like `latency = 9222 ns` or `bw = 44148928 bytes/sec` as microseconds or megabits a second.
@@ -220,7 +164,7 @@ pub fn run(kinds: &[Kind], plan: &Plan) -> Result<Vec<Point>> {
     packages::ensure(&[packages::QPERF])?;
     let mut scenes = Vec::new();
     for &kind in kinds.iter().filter(|kind| **kind != Kind::DpdkIo) {
-        scenes.push(Scene::start(kind)?);
+        scenes.push(start(kind)?);
     }
     let mut points = Vec::new();
     for test in TESTS {
@@ -257,7 +201,7 @@ fn measure(scenes: &mut [Scene], test: Test, bytes: u64, plan: &Plan) -> Result<
             let at = (step + round) % scenes.len();
             let scene = &mut scenes[at];
             scene.resume()?;
-            let value = scene.run(test, bytes);
+            let value = run_one(scene, test, bytes);
             scene.pause()?;
             wait::check_interrupted()?;
             match value {

@@ -276,6 +276,15 @@ impl System {
         }
     }
 
+    /// Cycles that its polling thread spent on packets since [`System::clear_stats`].
+    pub fn processing_cycles(&mut self) -> Result<u64> {
+        let Body::Switch { control, .. } = &mut self.body else { bail!("this is no switch") };
+        let text = call(control, "dpif-netdev/pmd-stats-show")?;
+        let line = text.lines().find_map(|l| l.trim().strip_prefix("processing cycles: "));
+        let number = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
+        number.with_context(|| format!("no processing cycles in {text}"))
+    }
+
     /// Cycles per packet of each stage of its way through the switch, if it says them.
     pub fn stages(&mut self) -> Vec<Stage> {
         let Body::Switch { control, .. } = &mut self.body else { return Vec::new() };

@@ -120,6 +120,7 @@ impl System {
             stats: parse_stats(&statistics),
             load_cycles_per_packet: None,
             load_idle: None,
+            bytes_a_buffer: None,
             switch_waited: waited(&before.switch, &after.switch),
             load_waited: waited(&before.load, &after.load),
             stolen: [stolen, 0.0],

@@ -5,12 +5,15 @@ use std::fmt::Write;
 use super::super::latency;
 use super::super::outcome::{Outcome, Summary};
 use super::super::results::Results;
-use super::super::scenario::{Group, Pace};
+use super::super::scenario::{Group, Offload, Pace};
+use super::super::statistics::median;
 use super::super::system::Kind;
 use super::{plots, title};
 
 /// Memory growth for each further port that is to be kept below, in KB.
 const PORT_KB_TARGET: f64 = 256.0;
+/// The header in front of each frame in a buffer.
+const VIRTIO_HEADER_BYTES: f64 = 12.0;
 
 /// A row of a table.
 pub fn row(cells: &[String], class: &str) -> String {
@@ -58,13 +61,23 @@ pub fn frames(results: &Results) -> String {
         for &kind in &results.systems {
             let figures = outcome.main.figures_of(kind);
             cells.push(number(figures.map(|f| f.pps / 1e6), 2));
-            cells.push(number(figures.map(|f| f.pps * f64::from(bytes) * 8.0 / 1e9), 1));
+            let measured = bytes_a_frame(outcome, kind).unwrap_or(bytes.into());
+            cells.push(number(figures.map(|f| f.pps * measured * 8.0 / 1e9), 1));
             cells.push(number(figures.and_then(|f| f.cycles_per_packet), 0));
         }
-        cells.push(ratio(&outcome.main, Kind::OvsDpdk));
+        cells.push(match outcome.scenario.offload {
+            Offload::Cut => "other work: not cut".to_owned(),
+            _ => ratio(&outcome.main, Kind::OvsDpdk),
+        });
         rows += &row(&cells, "");
     }
     table(&heads, &rows)
+}
+
+/// Bytes of what arrived in a buffer, without virtio-net header: super-frames that were not cut fill theirs.
+fn bytes_a_frame(outcome: &Outcome, kind: Kind) -> Option<f64> {
+    let windows = outcome.rounds.iter().flatten().filter(|w| w.system == kind);
+    Some(median(windows.filter_map(|w| w.bytes_a_buffer).collect())? - VIRTIO_HEADER_BYTES)
 }
 
 /// Every scenario, every system.

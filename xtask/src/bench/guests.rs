@@ -1,0 +1,78 @@
+//! A system with two QEMU guests, for what is measured between virtual machines.
+//!
+//! All systems and their guests run at once; those whose turn it is not are stopped. The processors of the guests are
+//! emulated and share one core, so their own time is in every figure, and far more of it than the switch's: systems can
+//! be compared, machines cannot.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use lab::cpu;
+use lab::guest::{self, Guest, Options};
+use lab::progress::Step;
+use lab::scene::{BRIDGE, PORTS};
+use lab::switch::{SocketMode, VhostPort};
+
+use super::LOAD_CORE;
+use super::system::{Kind, System};
+
+/// A system with its guests, on whose first device each has its address.
+pub struct Scene {
+    /// First to be dropped.
+    pub guests: [Guest; 2],
+    /// The system.
+    pub system: System,
+}
+
+impl Scene {
+    /// Boots the guests, with `programs` besides those of every guest, and stops all.
+    pub fn start(kind: Kind, programs: Vec<PathBuf>) -> Result<Scene> {
+        // Both take segments of TCP whole from guests, as whoever measures bandwidth sets them up.
+        let system = System::start_with(kind, &["userspace-tso-enable=true"])?;
+        let step = Step::start(format!("booting two guests on {kind}"));
+        system.resume()?;
+        let ports = connecting_ports(&system)?;
+        let options = Options { programs, ..Options::default() };
+        let mut guests =
+            [Guest::start(0, &ports[0], &options)?, Guest::start(1, &ports[1], &options)?];
+        for guest in &mut guests {
+            guest.wait_booted()?;
+            cpu::pin_process(guest.process().id(), LOAD_CORE)?;
+            let address = guest::address(guest.number());
+            guest.run(&format!("ip addr add {address}/24 dev eth0 && ip link set eth0 up"))?;
+        }
+        system.wait_link_up()?;
+        let scene = Scene { guests, system };
+        scene.pause()?;
+        step.done();
+        Ok(scene)
+    }
+
+    /// Stops all of it.
+    pub fn pause(&self) -> Result<()> {
+        self.guests.iter().try_for_each(|guest| guest.process().pause())?;
+        self.system.pause()
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Result<()> {
+        self.system.resume()?;
+        self.guests.iter().try_for_each(|guest| guest.process().resume())
+    }
+}
+
+/// The system's ports made anew, so that it connects to its guests: that is how switches are set up for QEMU, and OVS 3.1
+/// passes no TCP between guests on ports where it listens while segments are taken whole.
+fn connecting_ports(system: &System) -> Result<[VhostPort; 2]> {
+    let switch = system.switch().context("guests need a switch")?;
+    switch.remove_ports(BRIDGE, &PORTS.map(str::to_owned))?;
+    let port = |name| switch.add_vhost_port(BRIDGE, name, SocketMode::SwitchConnects);
+    Ok([port(PORTS[0])?, port(PORTS[1])?])
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // A stopped process could not end by itself.
+        let _ = self.resume();
+    }
+}
