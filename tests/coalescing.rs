@@ -57,7 +57,7 @@ impl Scene {
 
     fn set(&self, settings: &[&str]) -> Result<()> {
         self.switch.ctl(&[&["set", "Interface", FAR], settings].concat()).map(drop)?;
-        self.near.run(&format!("ping -c 1 -W 10 {}", guest::address(0))).map(drop)
+        self.near.run(&format!("ping -c 1 -i 0.2 -w 20 {}", guest::address(0))).map(drop)
     }
 
     /// TCP from the namespace to the guest.
