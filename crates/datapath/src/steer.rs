@@ -102,7 +102,7 @@ impl Port for Steered {
         match self.port.tx_queues() {
             0 | 1 => self.port.tell_sent(thread),
             // Each is told, also behind one that could not be.
-            queues => (0..queues).fold(true, |all, queue| self.port.tell_sent(queue) && all),
+            queues => (0..queues).filter(|queue| !self.port.tell_sent(*queue)).count() == 0,
         }
     }
 

@@ -73,8 +73,8 @@ impl Links {
         let links = Arc::new(Links::default());
         let mut events = Socket::new(NETLINK_ROUTE)?;
         events.set_rx_buf_sz(EVENT_BUFFER)?;
-        // Of namespaces that a netdev moved to as well.
-        events.set_listen_all_namespaces(true)?;
+        // Of namespaces that a netdev moved to as well; who may not ask for that loses sight of it there.
+        let _ = events.set_listen_all_namespaces(true);
         events.bind(&SocketAddr::new(0, LINKS))?;
         // What changes from now on waits at the socket.
         links.ask(None)?;
