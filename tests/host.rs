@@ -78,6 +78,78 @@ fn the_hosts_stack_reaches_namespaces_through_the_bridges_own_port() -> Result<(
 }
 
 #[test]
+fn devices_of_the_switch_have_the_lowest_mtu_of_their_bridge() -> Result<()> {
+    let _alone = alone();
+    let switch = start()?;
+    let mtu = |name: &str, value: &str| wait_column(&switch, name, "mtu", value).map(drop);
+    add_port(&switch, "int0", &["type=internal"])?;
+    add_port(&switch, "int1", &["type=internal", "mtu_request=1700"])?;
+    // One that asks counts, those that do not follow.
+    mtu("int0", "1700")?;
+    mtu("br0", "1700")?;
+    on_host(&switch, "ip link add v0 type veth peer name v0p")?;
+    on_host(&switch, "ip link set v0 mtu 1400")?;
+    add_port(&switch, "v0", &[])?;
+    mtu("int0", "1400")?;
+    mtu("int1", "1700")?;
+    on_host(&switch, "ip link set v0 mtu 1450")?;
+    mtu("int0", "1450")?;
+    ensure!(on_host(&switch, "ip link show br0")?.contains("mtu 1450"));
+    // The host may have less, not more.
+    on_host(&switch, "ip link set int0 mtu 1300")?;
+    mtu("int0", "1300")?;
+    on_host(&switch, "ip link set int0 mtu 1600")?;
+    mtu("int0", "1450")?;
+    switch.ctl(&["del-port", "br0", "v0", "--", "clear", "Interface", "int1", "mtu_request"])?;
+    for name in ["int0", "int1", "br0"] {
+        mtu(name, "1500")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn devices_are_followed_into_other_namespaces() -> Result<()> {
+    let _alone = alone();
+    let mut switch = start()?;
+    let far = Namespace::new()?;
+    add_port(&switch, "int0", &["type=internal"])?;
+    on_host(&switch, "ip link set int0 up")?;
+    wait_column(&switch, "int0", "link_state", "up")?;
+    on_host(&switch, &format!("ip link set int0 netns {}", far.pid()))?;
+    let steps = [
+        // It arrives down.
+        ("ip addr show int0", "admin_state", "down"),
+        ("ip addr show int0", "link_state", "down"),
+        ("ip link set int0 up", "admin_state", "up"),
+        ("ip addr show int0", "link_state", "up"),
+        ("ip link set int0 mtu 1300", "mtu", "1300"),
+        ("ip link set int0 address 02:00:00:00:00:77", "mac_in_use", "02:00:00:00:00:77"),
+        ("ip link set int0 down", "link_state", "down"),
+        ("ip link set int0 up", "link_state", "up"),
+    ];
+    for (command, column, value) in steps {
+        far.run(command)?;
+        let took = wait_column(&switch, "int0", column, value)?;
+        println!("{command}: in the database after {took:?}");
+        ensure!(took < Duration::from_secs(2), "{took:?}");
+    }
+    ensure!(switch.interface("int0", "status:namespace")?.contains("another"));
+    // What is sent to a device that is down is dropped here, and counted.
+    far.run("ip link set int0 down")?;
+    wait_column(&switch, "int0", "link_state", "down")?;
+    let pid = switch.daemon().id();
+    far.run(&format!("ip link set int0 netns {pid}"))?;
+    on_host(&switch, "ip link set int0 up")?;
+    wait_column(&switch, "int0", "link_state", "up")?;
+    ensure!(!switch.interface("int0", "status")?.contains("namespace"), "it is back");
+    give(&switch, "int0", &far, "10.1.0.2")?;
+    on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
+    on_host(&switch, "ip link set br0 up")?;
+    on_host(&switch, &format!("{PING} 10.1.0.2"))?;
+    switch.check_alive()
+}
+
+#[test]
 fn tcp_passes_in_super_frames() -> Result<()> {
     let _alone = alone();
     let switch = start()?;

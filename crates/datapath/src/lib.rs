@@ -20,6 +20,7 @@ mod ports;
 mod punt;
 mod rewrite;
 mod stages;
+mod steer;
 mod untold;
 mod walk;
 
@@ -29,4 +30,5 @@ pub use histogram::{BINS, Bins, Histogram};
 pub use megaflow::{FlowState, FlowStats, Megaflow, Registry};
 pub use ports::PortMap;
 pub use punt::{PUNTS_MAX, PuntQueue, Punted};
+pub use steer::Steered;
 pub use walk::{Context, Datapath};

@@ -178,6 +178,44 @@ pub(crate) fn packet_socket_drops(socket: &OwnedFd) -> u64 {
     }
 }
 
+/// Room for one control message with a number in it.
+#[repr(C, align(8))]
+struct NumberControl([u8; 32]);
+/// `NETLINK_LISTEN_ALL_NSID` (netlink(7)), which is the type of its control messages too.
+const LISTEN_ALL_NSID: libc::c_int = 8;
+
+/// Waits for an event at a netlink socket; its length, and the number of the namespace that it is about
+/// unless that is the socket's own.
+///
+/// # Errors
+/// The kernel's; `ENOBUFS` if events were lost, or this one is longer than `buffer`.
+pub(crate) fn receive_event(
+    socket: &impl AsRawFd,
+    buffer: &mut [u8],
+) -> Result<(usize, Option<i32>)> {
+    let mut control = NumberControl([0; 32]);
+    let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: integers and pointers: zeros are a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
+    (message.msg_control, message.msg_controllen) = (control.0.as_mut_ptr().cast(), 32);
+    // SAFETY: the message's piece and control bytes are ours and live until the call returns.
+    let n = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_TRUNC) };
+    let n = usize::try_from(n).map_err(|_| Error::last_os_error())?;
+    if n > buffer.len() {
+        return Err(Error::from_raw_os_error(libc::ENOBUFS));
+    }
+    // SAFETY: the kernel has filled the control bytes in, and their length; it gives the first header or
+    // none.
+    let head = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: a header that is there is inside of the control bytes, which are aligned for it.
+    let is_it = unsafe { head.as_ref() }
+        .is_some_and(|h| (h.cmsg_level, h.cmsg_type) == (libc::SOL_NETLINK, LISTEN_ALL_NSID));
+    // SAFETY: its data, a number, follow it, inside of the control bytes.
+    let namespace = is_it.then(|| unsafe { libc::CMSG_DATA(head).cast::<i32>().read_unaligned() });
+    Ok((n, namespace))
+}
+
 /// True if there is something to read, or an error to be told of.
 pub(crate) fn is_readable(fd: &OwnedFd) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -122,6 +122,8 @@ pub(crate) struct Interface {
     pub(crate) local: bool,
     /// `other_config:pmd-rxq-affinity`: cores of queues.
     pub(crate) affinity: BTreeMap<usize, usize>,
+    /// `other_config:tx-steering` is `hash`: flows have transmit queues, not threads.
+    pub(crate) steer_by_hash: bool,
     /// The address that its device is to have. An internal one that asks for none gets one that stays
     /// when the daemon starts again.
     pub(crate) mac: Option<Mac>,
@@ -304,6 +306,14 @@ impl Reading<'_> {
             for uuid in members {
                 let Some(row) = self.db.row("Interface", uuid) else { continue };
                 if self.seen.insert(uuid) {
+                    let steering = row.map_value("other_config", "tx-steering");
+                    if let Some(other) = steering.filter(|s| !["hash", "thread"].contains(s)) {
+                        let name = row.string("name");
+                        self.complaints.push(format!(
+                            "interface {name}: other_config:tx-steering=\"{other}\" is neither thread nor \
+                             hash; thread is used"
+                        ));
+                    }
                     let mut interface = interface(uuid, row, bonded, bridge, config);
                     interface.qos = qos.clone();
                     interfaces.push(interface);
@@ -401,6 +411,7 @@ fn interface(uuid: Uuid, row: &Row, bonded: bool, bridge: &str, port: PortConfig
         kind: kind.to_owned(),
         local,
         affinity: affinity(row.map_value("other_config", "pmd-rxq-affinity").unwrap_or_default()),
+        steer_by_hash: row.map_value("other_config", "tx-steering") == Some("hash"),
         mac: asked.or(stays),
         options: row.string_map("options"),
         mtu_request: row.integer("mtu_request"),

@@ -148,6 +148,11 @@ impl Opened {
         Counters { rx_packets, rx_bytes, tx_packets, tx_bytes, ..Counters::default() }
     }
 
+    /// True for a device that the switch makes in the host.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.device, Device::Tap(_))
+    }
+
     /// True if packets only go from bridge to bridge.
     pub(crate) fn is_patch(&self) -> bool {
         matches!(self.device, Device::Patch(_))
@@ -158,9 +163,22 @@ impl Opened {
         matches!(self.device, Device::Tap(_) | Device::Netdev(_))
     }
 
+    /// The NUMA node that `sysfs` says a NIC is on.
+    pub(crate) fn device_node(&self, sysfs: &Path) -> Option<usize> {
+        let Device::Xdp(_) = self.device else { return None };
+        let device = sysfs.join("class/net").join(self.link()?.name).join("device/numa_node");
+        // A device of no node has -1.
+        std::fs::read_to_string(device).ok()?.trim().parse().ok()
+    }
+
     /// What the kernel says of the netdev.
     fn link(&self) -> Option<Link> {
         self.links.by_index(self.index).filter(|_| self.index > 0)
+    }
+
+    /// The same wherever the netdev is now, as far as is known.
+    fn link_anywhere(&self) -> Option<Link> {
+        self.link().or_else(|| self.links.away(self.index))
     }
 
     /// True if what it was opened from is there no more. A device of our own lives as long as it is open,
@@ -175,12 +193,12 @@ impl Opened {
 
     /// Has frames limited to the MTU that the netdev has now, and none sent to a device that is down.
     pub(crate) fn follow_link(&self) {
-        match (&self.device, self.link()) {
+        match (&self.device, self.link_anywhere()) {
             (Device::Tap(port), Some(link)) => {
                 port.set_mtu(link.mtu);
                 port.set_up(link.admin_up);
             }
-            // In another namespace: the kernel says it when it is asked.
+            // Where nothing is known of it: the kernel says it when it is asked.
             (Device::Tap(port), None) => port.set_up(true),
             (Device::Netdev(port), Some(link)) => port.set_mtu(link.mtu),
             (Device::Xdp(port), Some(link)) => port.set_mtu(link.mtu),
@@ -210,11 +228,21 @@ impl Opened {
         let (Some(mtu), Some(link)) = (asked, self.link()) else { return Ok(()) };
         if link.mtu != mtu {
             let done = port_kernel::set_mtu(&link.name, mtu);
-            done.map_err(|e| format!("mtu_request {mtu} cannot be followed: {e}"))?;
+            done.map_err(|e| format!("the MTU cannot be {mtu}: {e}"))?;
             self.links.find(&link.name);
             self.follow_link();
         }
         Ok(())
+    }
+
+    /// Gives a device of our own its bridge's MTU: always if that is new, else only if the device's is larger,
+    /// since its host may want a smaller one.
+    ///
+    /// # Errors
+    /// A line for the log.
+    pub(crate) fn follow_mtu(&self, mtu: u32, new: bool) -> Result<(), String> {
+        let (Device::Tap(_), Some(link)) = (&self.device, self.link()) else { return Ok(()) };
+        if link.mtu > mtu || (new && link.mtu != mtu) { self.set_mtu(Some(mtu)) } else { Ok(()) }
     }
 
     /// Sets the address of a device of our own.
@@ -251,7 +279,7 @@ impl Opened {
             ifindex: None,
             resets: 0,
         };
-        let of_link = |mtu, mac: Option<[u8; 6]>| match self.link() {
+        let of_link = |mtu, mac: Option<[u8; 6]>| match self.link_anywhere() {
             Some(l) => State {
                 admin_up: l.admin_up,
                 link_up: l.link_up,
@@ -260,7 +288,7 @@ impl Opened {
                 ifindex: Some(l.index),
                 resets: l.resets,
             },
-            // In another namespace, where only its frames tell of it.
+            // It has moved on from one namespace to another, where only its frames tell of it.
             None => State { mtu, mac: Mac(mac.unwrap_or_default()), ..none.clone() },
         };
         match &self.device {
@@ -344,6 +372,9 @@ impl Opened {
             map.insert("features".into(), format!("0x{:016x}", s.features));
             for (name, on) in s.offloads() {
                 map.insert(name.into(), on.to_string());
+            }
+            if let Some(node) = port.node() {
+                map.insert("numa".into(), node.to_string());
             }
             map.insert("num_of_vrings".into(), s.vring_sizes.len().to_string());
             map.insert("num_mem_regions".into(), s.mem_regions.to_string());

@@ -7,16 +7,17 @@ use crate::interface::{Dirs, Spec, mtu, offers, spec};
 use crate::numbers::{claims, lowest, ordinary};
 use crate::packet_ins::PacketIns;
 use crate::police;
-use datapath::PUNTS_MAX;
+use datapath::{PUNTS_MAX, Steered};
 use flow::DpPort;
 use ovsdb::Uuid;
 use pipeline::{OfPort, Pipeline};
 use pmd::{Clock, Pool, PortEntry, Revalidator, SleepMax, Topology, parse_cpu_mask};
-use port::Counters;
+use port::{Counters, Port};
 use port_kernel::Links;
 use port_vhost::Offers;
 use qos::{Limits, Policer, QosDrops};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -43,6 +44,8 @@ pub(crate) struct Running {
     pub(crate) opened: Opened,
     /// What the pipeline was told of its link.
     pub(crate) told_up: Option<bool>,
+    /// What threads send through, if `tx-steering` is `hash`: its port, steered.
+    steered: Option<Arc<dyn Port>>,
     /// Its limits, if it has any.
     policer: Option<Arc<Policer>>,
     /// What they dropped so far.
@@ -55,6 +58,18 @@ impl Running {
         let mut counters = self.opened.counters();
         police::add(&mut counters, &self.qos_drops);
         counters
+    }
+
+    /// Spreads flows over its transmit queues from now on, or threads.
+    fn steer(&mut self, name: &str, by_hash: bool) {
+        if self.steered.is_some() == by_hash {
+            return;
+        }
+        let port = self.opened.port().filter(|_| by_hash);
+        let seed = RandomState::new().hash_one(name);
+        self.steered = port.map(|port| Arc::new(Steered::new(port, seed)) as Arc<dyn Port>);
+        let mode = if by_hash { "hash" } else { "thread" };
+        info!("{name}: Tx packet steering mode has been set to '{mode}'");
     }
 
     /// Has these limits from now on: with full buckets, if they are others than before.
@@ -93,6 +108,8 @@ impl Wanted<'_> {
 /// Everything that runs.
 pub(crate) struct Switch {
     pub(crate) rundir: PathBuf,
+    /// `/sys`, or a faked one.
+    sysfs: PathBuf,
     pub(crate) clock: Clock,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) pool: Pool,
@@ -104,6 +121,8 @@ pub(crate) struct Switch {
     pub(crate) running: BTreeMap<String, Running>,
     /// Datapath numbers of the bridges' own ports.
     pub(crate) locals: BTreeMap<String, DpPort>,
+    /// The lowest MTU of each bridge's interfaces.
+    pub(crate) mtus: BTreeMap<String, u32>,
     /// What the kernel says of netdevs.
     pub(crate) links: Arc<Links>,
     /// By the interface's row.
@@ -125,17 +144,19 @@ impl Switch {
     /// If the system gives no thread, or says nothing of netdevs.
     pub(crate) fn new(
         rundir: PathBuf,
+        sysfs: PathBuf,
         notify: Arc<dyn Fn() + Send + Sync>,
     ) -> std::io::Result<Switch> {
         let changed = notify.clone();
         let links = Links::start(Box::new(move || changed()))?;
         let clock = Clock::default();
         let pipeline = Arc::new(Pipeline::new());
-        let topology = Topology::of_this_process();
+        let topology = Topology::of_this_process(&sysfs);
         let revalidator = Arc::new(Revalidator::start(pipeline.clone(), clock)?);
         let pool = Pool::new(topology, pipeline.clone(), clock, FLOW_LIMIT as usize);
         Ok(Switch {
             rundir,
+            sysfs,
             clock,
             pipeline,
             pool,
@@ -144,6 +165,7 @@ impl Switch {
             packet_ins: PacketIns::default(),
             running: BTreeMap::new(),
             locals: BTreeMap::new(),
+            mtus: BTreeMap::new(),
             links,
             outcomes: BTreeMap::new(),
             departed: Counters::default(),
@@ -190,6 +212,7 @@ impl Switch {
         }
         self.desired = desired;
         self.follow_addresses();
+        self.follow_mtus();
         self.links_changed();
         self.publish_ports();
     }
@@ -324,6 +347,7 @@ impl Switch {
         r.opened.set_offers(offers);
         let (limits, limits_error) = police::limits(w.interface);
         r.police(limits, clock);
+        r.steer(&w.interface.name, w.interface.steer_by_hash && !r.opened.is_patch());
         let error = mtu_error.or(offers_error).or(r.opened.set_mtu(mtu).err()).or(limits_error);
         Outcome { ofport: r.number.0.into(), error }
     }
@@ -360,8 +384,9 @@ impl Switch {
         info!("bridge {bridge}: added interface {name} on port {}", number.0);
         let (uuid, bridge) = (w.interface.uuid, bridge.clone());
         let (policer, qos_drops) = limited.unwrap_or_default();
+        let (told_up, steered) = (None, None);
         let running =
-            Running { uuid, bridge, number, dp, opened, told_up: None, policer, qos_drops };
+            Running { uuid, bridge, number, dp, opened, told_up, steered, policer, qos_drops };
         self.running.insert(name.clone(), running);
         Ok(())
     }
@@ -421,13 +446,14 @@ impl Switch {
 
     fn publish_ports(&mut self) {
         let entry = |r: &Running| {
-            let (port, by_worker) = (r.opened.port()?, r.opened.by_worker());
+            let port = r.steered.clone().or_else(|| r.opened.port())?;
+            let by_worker = r.opened.by_worker();
             let mut rows = self.desired.bridges.iter().flat_map(|b| &b.interfaces);
             let row = rows.find(|i| i.uuid == r.uuid);
             let affinity = row.map(|i| i.affinity.clone()).unwrap_or_default();
             let policer = r.policer.clone();
-            let number = r.dp;
-            Some(PortEntry { number, port, policer, node: None, polled: true, by_worker, affinity })
+            let (number, node) = (r.dp, r.opened.device_node(&self.sysfs));
+            Some(PortEntry { number, port, policer, node, polled: true, by_worker, affinity })
         };
         self.pool.set_ports(self.running.values().filter_map(entry).collect());
         self.tell_revalidator();
@@ -448,6 +474,7 @@ impl Switch {
             return self.follow(desired);
         }
         self.pool.replan();
+        self.follow_mtus();
         self.links_changed();
     }
 

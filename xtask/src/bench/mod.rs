@@ -9,6 +9,7 @@ mod canary;
 mod flow_table;
 mod frames;
 mod histogram;
+mod host_guest;
 mod latency;
 mod load;
 mod measure;
@@ -67,6 +68,7 @@ const NO_ROUND: &str = "other processes keep taking the cores: no window counts"
   cargo xtask bench --only 64b,64b-packed        some scenarios; --list names them all
   cargo xtask bench --testpmd                    the outside check: DPDK's testpmd as load
   cargo xtask bench --sizes                      qperf between virtual machines, 1 B to 128 MB
+  cargo xtask bench --host-guest                 iperf3 between the host and a virtual machine
   cargo xtask bench --systems ours,ovs-dpdk      without DPDK's own floor
   cargo xtask bench --systems ovs-dpdk,dpdk-io   OVS-DPDK beside the floor
   cargo xtask bench --pairs 40                   narrower intervals
@@ -101,6 +103,9 @@ pub struct Arguments {
     /// minutes; with --all sizes double instead of growing fourfold; a fifth of --pairs is how often each is measured
     #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke"])]
     sizes: bool,
+    /// Between the host and a QEMU guest instead: iperf3 both ways, beside OVS-DPDK and beside a Linux bridge
+    #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke", "sizes"])]
+    host_guest: bool,
     /// Name the scenarios and stop
     #[arg(long)]
     list: bool,
@@ -139,10 +144,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let rounds = usize::from(arguments.pairs).div_ceil(5);
         let plan = sizes::Plan { rounds, factor };
         results.sizes = sizes::run(&kinds, &plan)?;
+    } else if arguments.host_guest {
+        results.host_guest = host_guest::run(&kinds, usize::from(arguments.pairs).div_ceil(3))?;
     } else if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
         measure_all(&kinds, &scenarios, &plan, &mut results)?;
     }
-    if !arguments.sizes && (arguments.testpmd || arguments.all) {
+    if !arguments.sizes && !arguments.host_guest && (arguments.testpmd || arguments.all) {
         println!("\ntestpmd as load");
         let outcome = testpmd::run(&kinds, &plan)?;
         print::outcome(&outcome);

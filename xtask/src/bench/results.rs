@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use lab::cpu;
 use serde::Serialize;
 
+use super::host_guest;
 use super::latency;
 use super::measure::Plan;
 use super::outcome::Outcome;
@@ -33,6 +34,8 @@ pub struct Results {
     pub latencies: Vec<latency::Outcome>,
     /// By message size, between virtual machines.
     pub sizes: Vec<sizes::Point>,
+    /// Between the host and a virtual machine.
+    pub host_guest: Vec<host_guest::Point>,
 }
 
 impl Results {
@@ -49,6 +52,7 @@ impl Results {
             rates: Vec::new(),
             latencies: Vec::new(),
             sizes: Vec::new(),
+            host_guest: Vec::new(),
         }
     }
 

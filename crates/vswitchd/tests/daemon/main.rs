@@ -2,12 +2,14 @@
 //! guest-side drivers on its ports.
 
 mod bad_rows;
+mod balance;
 mod bench;
 mod commands;
 mod configure;
 mod flows;
 mod idle;
 mod mirrors;
+mod numa;
 mod numbers;
 mod ofctl;
 mod ovs;
