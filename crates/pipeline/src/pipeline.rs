@@ -1,13 +1,14 @@
 //! All bridges of the daemon, as whoever uses the pipeline sees them.
 
-use crate::bridge::{Bridge, BridgeConfig, BridgeId, Ports, SharedFdb};
+use crate::bridge::{Bridge, BridgeConfig, BridgeId, Learned, Ports};
 use crate::core::{Core, Snapshot};
 use crate::error::Error;
+use crate::fdb::Fdb;
 use crate::mirror::{MAX_MIRRORS, Mirror, MirrorConfig};
 use crate::port::{self, OfPort, Patch, PatchCounts, Port, PortId};
 use crate::translate::{self, Noted};
 use crate::vlan::PortConfig;
-use flow::{DpPort, FlowKey, Translate, Translation};
+use flow::{DpPort, FlowKey, Snoop, Translate, Translation};
 use openflow::{Action, FullKey, PortNames};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -57,6 +58,10 @@ impl Translate for Pipeline {
 
     fn generation(&self) -> u64 {
         self.core.generation.load(Ordering::Acquire)
+    }
+
+    fn snoop(&self, snoop: &Snoop, frame: &[u8], now_ms: u64) {
+        self.core.snapshot.load().snoop(snoop, frame, now_ms);
     }
 }
 
@@ -181,10 +186,9 @@ impl Pipeline {
             }
             control.last_bridge += 1;
             let id = BridgeId(control.last_bridge);
-            let fdb = Arc::new(SharedFdb::new(Arc::clone(&self.core.generation)));
-            fdb.change(|f| f.configure(config.mac_aging_s, config.mac_table_size));
+            let fdb = Arc::new(Learned::new(Fdb::new(), &self.core.generation));
             let mut bridge = Bridge::new(id, name, fdb, now_ms);
-            bridge.config = config;
+            bridge.configure(config, &self.core.generation);
             let mut by_name = BTreeMap::clone(&next.by_name);
             by_name.insert(name.to_owned(), id);
             next.by_name = Arc::new(by_name);
@@ -200,9 +204,8 @@ impl Pipeline {
     /// [`Error::NoBridge`].
     pub fn set_bridge(&self, name: &str, config: BridgeConfig) -> Result<(), Error> {
         self.change_bridge(name, |bridge| {
-            bridge.fdb.change(|f| f.configure(config.mac_aging_s, config.mac_table_size));
             let matters = bridge.config != config;
-            bridge.config = config;
+            bridge.configure(config, &self.core.generation);
             Ok(((), matters))
         })
     }
@@ -224,7 +227,7 @@ impl Pipeline {
             next.join_patches();
             self.core.publish(next, true);
             for port in bridge.ports.by_number.values() {
-                bridge.fdb.change(|f| f.remove_port(port.id));
+                bridge.forget_port(port.id);
             }
             Ok(())
         })
@@ -316,7 +319,7 @@ impl Pipeline {
         })
     }
 
-    /// Removes a port and the addresses learned on it.
+    /// Removes a port and the addresses and groups learned on it.
     ///
     /// # Errors
     /// [`Error::NoBridge`], [`Error::NoPort`].
@@ -328,9 +331,8 @@ impl Pipeline {
                 return Err(no_port(&bridge, &number.to_string()));
             };
             bridge.ports = Arc::new(ports);
-            let fdb = Arc::clone(&bridge.fdb);
-            self.publish_ports(bridge);
-            fdb.change(|f| f.remove_port(port.id));
+            self.publish_ports(bridge.clone());
+            bridge.forget_port(port.id);
             Ok(())
         })
     }

@@ -8,6 +8,7 @@ mod configure;
 mod flows;
 mod idle;
 mod mirrors;
+mod multicast;
 mod numbers;
 mod ofctl;
 mod ovs;
