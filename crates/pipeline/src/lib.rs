@@ -75,6 +75,6 @@ pub use mdb::{
 pub use mirror::{MAX_MIRRORS, MirrorConfig, MirrorOutput, Selected};
 pub use note::{Note, NoteKind};
 pub use pipeline::{MirrorStatistics, Names, Pipeline, PortInfo};
-pub use port::{OfPort, PatchCounts};
+pub use port::{OfPort, PatchCounts, PortUse};
 pub use translate::Noted;
 pub use vlan::{PortColumns, PortConfig, PriorityTags, VlanMode, VlanSet};

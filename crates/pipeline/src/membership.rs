@@ -16,7 +16,7 @@ const IGMP_V3_REPORT: u16 = 0x22;
 /// Types of MLD messages, among ICMPv6's.
 pub(crate) const MLD_QUERY: u16 = 130;
 const MLD_REPORT: u16 = 131;
-pub(crate) const MLD_DONE: u16 = 132;
+const MLD_DONE: u16 = 132;
 const MLD_V2_REPORT: u16 = 143;
 /// Types of records in which no source means that the group is left: MODE_IS_INCLUDE and
 /// CHANGE_TO_INCLUDE_MODE (RFC 3376, 4.2.12).

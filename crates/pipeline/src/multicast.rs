@@ -7,7 +7,7 @@
 use crate::bridge::{BridgeId, SharedMdb};
 use crate::core::Snapshot;
 use crate::mdb::{Group, Heard};
-use crate::membership::{IGMP_QUERY, MLD_DONE, MLD_QUERY, Said, is_igmp_report, is_mld, read};
+use crate::membership::{IGMP_QUERY, MLD_QUERY, Said, is_igmp_report, is_mld, read};
 use crate::normal_tags::Inside;
 use crate::port::Port;
 use crate::walk::Walk;
@@ -30,7 +30,7 @@ fn is_for_all(address: Ipv6Addr) -> bool {
 enum Kind {
     /// Hosts say what they want, which only routers need to hear.
     Report,
-    /// Routers ask, or hosts say by MLDv1 what they want no more: all hear it (as in OVS).
+    /// Routers ask, which all hear.
     Query,
     /// Another message of IGMP, which all hear and nothing is learned from.
     Other,
@@ -71,17 +71,21 @@ impl Walk<'_> {
         let (bridge, from) = (self.bridge, self.in_port());
         let is_one = |heard: &[Heard], port: &Port| heard.iter().any(|h| h.port == port.id);
         for port in bridge.ports.by_number.values().filter(|p| p.number != from) {
-            let why = match kind {
-                _ if is_one(&members, port) => "forwarding to mcast group port",
-                _ if is_one(&routers, port) => "forwarding to mcast router port",
-                Kind::Report if port.config.mcast_flood_reports => {
-                    "forwarding report to mcast flagged port"
-                }
-                Kind::Data(_) if port.config.mcast_flood => "forwarding to mcast flood port",
-                _ => continue,
+            let flagged = match kind {
+                Kind::Report => port.config.mcast_flood_reports,
+                _ => port.config.mcast_flood,
             };
-            let open = !bridge.is_mirror_output(port.number);
-            if open && inside.reaches(&mut self.h, &port.config) {
+            let why = match () {
+                // They sent in this VLAN themselves.
+                () if is_one(&members, port) => "forwarding to mcast group port",
+                () if is_one(&routers, port) => "forwarding to mcast router port",
+                () if flagged && inside.reaches(&mut self.h, &port.config) => match group {
+                    None => "forwarding report to mcast flagged port",
+                    Some(_) => "forwarding to mcast flood port",
+                },
+                () => continue,
+            };
+            if !bridge.is_mirror_output(port.number) {
                 self.detail(why);
                 self.forward(inside, port);
             }
@@ -100,7 +104,7 @@ impl Walk<'_> {
         }
         if matches!((dl_type, proto), (ether_type::IPV6, ip_proto::ICMPV6)) {
             match self.message_type() {
-                MLD_QUERY | MLD_DONE => return Kind::Query,
+                MLD_QUERY => return Kind::Query,
                 kind if is_mld(kind) => return Kind::Report,
                 _ => {}
             }

@@ -6,7 +6,7 @@ use crate::fdb::{Address, Lesson};
 use crate::headers::{Headers, is_ip};
 use crate::normal_tags::{Inside, first_id, takes};
 use crate::note::NoteKind;
-use crate::port::Port;
+use crate::port::{Port, PortUse};
 use crate::tagging::TooMany;
 use crate::vlan::PortConfig;
 use crate::walk::Walk;
@@ -144,7 +144,7 @@ impl Walk<'_> {
     pub(crate) fn flood_vlan(&mut self, inside: &Inside) {
         let (bridge, from) = (self.bridge, self.in_port());
         for port in bridge.ports.by_number.values().filter(|p| p.number != from) {
-            let open = !bridge.is_mirror_output(port.number);
+            let open = !bridge.is_mirror_output(port.number) && !port.usage.has(PortUse::NO_FLOOD);
             if open && inside.reaches(&mut self.h, &port.config) {
                 self.forward(inside, port);
             }

@@ -5,7 +5,7 @@ use crate::core::{Core, Snapshot};
 use crate::error::Error;
 use crate::fdb::Fdb;
 use crate::mirror::{MAX_MIRRORS, Mirror, MirrorConfig};
-use crate::port::{self, OfPort, Patch, PatchCounts, Port, PortId};
+use crate::port::{self, OfPort, Patch, PatchCounts, Port, PortId, PortUse};
 use crate::translate::{self, Noted};
 use crate::vlan::PortConfig;
 use flow::{DpPort, FlowKey, Snoop, Translate, Translation};
@@ -310,7 +310,8 @@ impl Pipeline {
             let id = PortId(control.last_port);
             let mut ports = Ports::clone(&bridge.ports);
             let name = name.to_owned();
-            ports.put(Port { id, name, number, dp, patch, link_up: true, config });
+            let usage = PortUse::default();
+            ports.put(Port { id, name, number, dp, patch, link_up: true, config, usage });
             bridge.ports = Arc::new(ports);
             // Before the first packet from it can teach anything.
             bridge.fdb.lock().add_port(id, number);
@@ -346,12 +347,42 @@ impl Pipeline {
         self.change_port(bridge, number, |port| port.link_up = link_up)
     }
 
-    /// Changes a port's settings. Addresses that were learned on it in VLANs of before age as others do.
+    /// Changes how a port is used (OpenFlow's port modification).
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`], [`Error::NoPort`].
+    pub fn set_port_use(
+        &self,
+        bridge: &str,
+        number: OfPort,
+        what: PortUse,
+        on: bool,
+    ) -> Result<(), Error> {
+        self.change_port(bridge, number, |port| port.usage = port.usage.with(what, on))
+    }
+
+    /// How a port is used; as any, if it is not there.
+    pub fn port_use(&self, bridge: &str, number: OfPort) -> PortUse {
+        let bridge = self.bridge(bridge).ok();
+        let port = bridge.as_ref().and_then(|b| b.ports.by_number.get(&number));
+        port.map_or_else(PortUse::default, |p| p.usage)
+    }
+
+    /// Changes a port's settings. Addresses that were learned on it in VLANs of before age as others do;
+    /// what it said of multicast groups is forgotten.
     ///
     /// # Errors
     /// [`Error::NoBridge`], [`Error::NoPort`].
     pub fn set_port(&self, bridge: &str, number: OfPort, config: PortConfig) -> Result<(), Error> {
-        self.change_port(bridge, number, |port| port.config = config)
+        let mut changed = None;
+        self.change_port(bridge, number, |port| {
+            changed = (port.config != config).then_some(port.id);
+            port.config = config;
+        })?;
+        if let (Some(id), Some(mdb)) = (changed, &self.bridge(bridge)?.mdb) {
+            mdb.change(|m| m.remove_port(id));
+        }
+        Ok(())
     }
 
     /// Gives a bridge its mirrors, the first [`MAX_MIRRORS`] of them. Those that were there before keep
@@ -397,7 +428,8 @@ impl Pipeline {
             };
             let mut port = Port::clone(before);
             change(&mut port);
-            let matters = (port.link_up, port.config) != (before.link_up, before.config);
+            let settings = |p: &Port| (p.link_up, p.config, p.usage);
+            let matters = settings(&port) != settings(before);
             if matters {
                 let mut ports = Ports::clone(&bridge.ports);
                 ports.put(port);

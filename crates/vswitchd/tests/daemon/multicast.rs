@@ -1,7 +1,7 @@
-//! Multicast snooping, as guests see it.
+//! Multicast snooping, and how ports are used, as guests see it.
 
-use crate::bench::{Daemon, wait_for};
-use crate::traffic::{add_port, guest, receive, send};
+use crate::bench::{Daemon, run, vswitchctl, wait_for};
+use crate::traffic::{add_port, guest, receive, send, take};
 use virtio_driver::Driver;
 
 /// An IPv4 frame to `group`, which is 224.0.0.0 and these bytes.
@@ -110,4 +110,53 @@ fn multicast_goes_to_those_who_want_it() {
     assert_eq!(d.try_appctl(&["mdb/flush", "br0"]).status, 2);
     guests.truncate(2);
     expect("all again", &mut guests, &data(1, [1, 1, 2], 8), &[true]);
+}
+
+/// Whether what one guest sends reaches another; a third gets it in any case, and then all have got it.
+fn reaches(guests: &mut [Driver], from: usize, to: usize, third: usize) -> bool {
+    let frame = data(from as u8, [0, 0, 251], 1);
+    take(&mut guests[to]);
+    send(&mut guests[from], &frame);
+    wait_for("the third guest's", || receive(&mut guests[third]).contains(&frame).then_some(()));
+    take(&mut guests[to]).contains(&frame)
+}
+
+/// What `mod-port` sets of how a port is used: where packets go, and what `show` says.
+#[test]
+fn use_of_ports() {
+    let d = Daemon::start();
+    d.vsctl("add-br br0");
+    let names = ["a", "b", "c"];
+    names.iter().for_each(|n| add_port(&d, "br0", n));
+    let mut guests: Vec<Driver> = names.iter().map(|n| guest(&d, n)).collect();
+    let ctl = |args: &[&str]| run(vswitchctl().arg("--rundir").arg(d.rundir()).args(args));
+    let config = || {
+        let shown = ctl(&["show", "br0"]).out;
+        let (_, after) =
+            shown.split_once("(b): addr:00:00:00:00:00:00\n     config:     ").expect("b");
+        after.lines().next().unwrap_or_default().to_owned()
+    };
+    for (set, clear, name) in [
+        ("no-flood", "flood", "NO_FLOOD"),
+        ("no-forward", "forward", "NO_FWD"),
+        ("down", "up", "PORT_DOWN"),
+    ] {
+        assert_eq!(ctl(&["mod-port", "br0", "b", set]).err, "");
+        assert_eq!(config(), name);
+        wait_for(set, || (!reaches(&mut guests, 0, 1, 2)).then_some(()));
+        assert_eq!(ctl(&["mod-port", "br0", "b", clear]).err, "");
+        assert_eq!(config(), "0");
+        wait_for(clear, || reaches(&mut guests, 0, 1, 2).then_some(()));
+    }
+    for set in ["no-receive", "no-receive-stp"] {
+        assert_eq!(ctl(&["mod-port", "br0", "b", set]).err, "");
+    }
+    // It still gets what others send.
+    assert!(reaches(&mut guests, 0, 1, 2));
+    let frame = data(9, [0, 0, 251], 1);
+    wait_for("nothing that it sends to be forwarded", || {
+        send(&mut guests[1], &frame);
+        send(&mut guests[2], &data(2, [0, 0, 251], 1));
+        (!receive(&mut guests[0]).contains(&frame)).then_some(())
+    });
 }
