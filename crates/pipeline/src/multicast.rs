@@ -71,19 +71,21 @@ impl Walk<'_> {
         let (bridge, from) = (self.bridge, self.in_port());
         let is_one = |heard: &[Heard], port: &Port| heard.iter().any(|h| h.port == port.id);
         for port in bridge.ports.by_number.values().filter(|p| p.number != from) {
-            let flagged = match kind {
-                Kind::Report => port.config.mcast_flood_reports,
-                _ => port.config.mcast_flood,
+            let (flagged, as_flagged) = match kind {
+                Kind::Report => {
+                    (port.config.mcast_flood_reports, "forwarding report to mcast flagged port")
+                }
+                _ => (port.config.mcast_flood, "forwarding to mcast flood port"),
             };
-            let why = match () {
-                // They sent in this VLAN themselves.
-                () if is_one(&members, port) => "forwarding to mcast group port",
-                () if is_one(&routers, port) => "forwarding to mcast router port",
-                () if flagged && inside.reaches(&mut self.h, &port.config) => match group {
-                    None => "forwarding report to mcast flagged port",
-                    Some(_) => "forwarding to mcast flood port",
-                },
-                () => continue,
+            // Members and routers sent in this VLAN themselves.
+            let why = if is_one(&members, port) {
+                "forwarding to mcast group port"
+            } else if is_one(&routers, port) {
+                "forwarding to mcast router port"
+            } else if flagged && inside.reaches(&mut self.h, &port.config) {
+                as_flagged
+            } else {
+                continue;
             };
             if !bridge.is_mirror_output(port.number) {
                 self.detail(why);
