@@ -8,7 +8,7 @@ use crate::output::Sender;
 use crate::rewrite::{self, Changes};
 use crate::walk::{Context, State};
 use crate::{Megaflow, Punted};
-use flow::{Action, DpPort, Punt, locate};
+use flow::{Action, DpPort, Punt, Snoop, locate};
 use packet::{DropReason, Packet, Set};
 use std::sync::Arc;
 
@@ -17,6 +17,10 @@ const RECIRC_MAX: u8 = 6;
 /// Actions within actions, between two recirculations: more than any pipeline makes, little enough for
 /// the stack.
 const NESTING_MAX: u8 = 16;
+
+/// Bytes of a packet that the pipeline is shown: a frame of the largest MTU. What is longer is cut, and
+/// not believed then.
+const SNOOPED_MAX: usize = 9728;
 
 /// How far in the work is.
 #[derive(Clone, Copy, Default)]
@@ -67,6 +71,7 @@ impl State {
                 | Action::PopMpls { .. } => set = self.change(set, action, s),
                 Action::Recirc(id) => return self.recirculate(set, *id, depth, s, c),
                 Action::Punt(punt) => self.punt(set, punt, cut.take(), s, c),
+                Action::Snoop(snoop) => set = self.snoop(set, snoop, s, c),
                 Action::Sample { probability, actions } => {
                     let all = *probability == u32::MAX;
                     let chosen = set.filter(|_| all || self.random() < *probability);
@@ -199,6 +204,25 @@ impl State {
                 c.counters.drops.add(DropReason::PuntQueueFull, 1);
             }
         }
+    }
+
+    /// Shows packets to the pipeline; returns those that it saw. Each costs its port an upcall, and is
+    /// dropped if there is none left.
+    fn snoop(
+        &mut self,
+        set: Set,
+        snoop: &Snoop,
+        s: &mut Sender<'_, '_, '_>,
+        c: &Context<'_>,
+    ) -> Set {
+        set.filter(|i| {
+            let asked = self.take_upcall(self.packets[i].key.in_port, c);
+            if asked {
+                let frame = s.burst.copy_finished(i, SNOOPED_MAX);
+                c.translate.snoop(snoop, &frame, c.now_ms);
+            }
+            asked
+        })
     }
 
     /// Reads the keys again and does what the flows say that then match.

@@ -64,6 +64,20 @@ pub fn set_mtu(name: &str, mtu: u32) -> Result<()> {
     ioctl(control()?, libc::SIOCSIFMTU, &mut r)
 }
 
+/// Brings a netdev up or down.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_up(name: &str, up: bool) -> Result<()> {
+    let (mut r, control) = (request(name)?, control()?);
+    ioctl(&control, libc::SIOCGIFFLAGS, &mut r)?;
+    let flag = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel has just filled in this member.
+    let flags = unsafe { r.ifr_ifru.ifru_flags };
+    r.ifr_ifru.ifru_flags = if up { flags | flag } else { flags & !flag };
+    ioctl(&control, libc::SIOCSIFFLAGS, &mut r)
+}
+
 /// Sets the Ethernet address of a netdev.
 ///
 /// # Errors

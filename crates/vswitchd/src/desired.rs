@@ -7,7 +7,7 @@ use flow::Mac;
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
 use pipeline::{
-    BridgeConfig, DEFAULT_VLAN_LIMIT, MAX_VLAN_LIMIT, PortColumns, PortConfig, VlanSet,
+    BridgeConfig, DEFAULT_VLAN_LIMIT, MAX_VLAN_LIMIT, PortColumns, PortConfig, Snooping, VlanSet,
 };
 use pmd::{Assign, AutoBalance, Rules, SleepMax};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,7 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "fail_mode",
             "flow_tables",
             "flood_vlans",
+            "mcast_snooping_enable",
             "mirrors",
         ]),
     ),
@@ -275,12 +276,20 @@ impl Reading<'_> {
         };
         let default = BridgeConfig::default();
         let flood_vlans = VlanSet::of(row.integers("flood_vlans"));
+        let is_on = |key| row.map_value("other_config", key) == Some("true");
+        let snooped = Snooping::default();
+        let snooping = row.boolean("mcast_snooping_enable").then(|| Snooping {
+            aging_s: number("mcast-snooping-aging-time").unwrap_or(snooped.aging_s),
+            table_size: number("mcast-snooping-table-size").unwrap_or(snooped.table_size),
+            flood_unregistered: !is_on("mcast-snooping-disable-flood-unregistered"),
+        });
         let config = BridgeConfig {
             mac_aging_s: number("mac-aging-time").unwrap_or(default.mac_aging_s),
             mac_table_size: number("mac-table-size").unwrap_or(default.mac_table_size),
-            forward_bpdu: row.map_value("other_config", "forward-bpdu") == Some("true"),
+            forward_bpdu: is_on("forward-bpdu"),
             flood_vlans,
             vlan_limit: self.vlan_limit,
+            snooping,
         };
         let datapath_type = row.string("datapath_type");
         if !["", "system", "netdev"].contains(&datapath_type) {
@@ -329,6 +338,7 @@ impl Reading<'_> {
 
     /// Settings of a row of Port.
     fn port(&mut self, row: &Row) -> PortConfig {
+        let is_on = |key| row.map_value("other_config", key) == Some("true");
         let columns = PortColumns {
             vlan_mode: row.optional_string("vlan_mode"),
             tag: row.integer("tag"),
@@ -337,6 +347,8 @@ impl Reading<'_> {
             qinq_ethtype: row.map_value("other_config", "qinq-ethtype"),
             priority_tags: row.map_value("other_config", "priority-tags"),
             protected: row.boolean("protected"),
+            mcast_flood: is_on("mcast-snooping-flood"),
+            mcast_flood_reports: is_on("mcast-snooping-flood-reports"),
         };
         let name = row.string("name");
         PortConfig::new(&columns, |c| self.complaints.push(format!("port {name}: {c}")))

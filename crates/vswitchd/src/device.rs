@@ -258,6 +258,19 @@ impl Opened {
         Ok(())
     }
 
+    /// Brings a netdev up or down; false if there is none that could be.
+    ///
+    /// # Errors
+    /// Why the kernel does not.
+    pub(crate) fn set_up(&self, up: bool) -> Result<bool, String> {
+        let Some(link) = self.link() else { return Ok(false) };
+        port_kernel::set_up(&link.name, up)
+            .map_err(|e| format!("{} is left as it is: {e}", link.name))?;
+        self.links.find(&link.name);
+        self.follow_link();
+        Ok(true)
+    }
+
     /// Ends the interface. PMD threads may still hold the port, and find it without queues; a device of
     /// our own goes with the last reference.
     pub(crate) fn close(&self) {

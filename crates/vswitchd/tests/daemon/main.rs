@@ -10,6 +10,7 @@ mod flows;
 mod idle;
 mod mirrors;
 mod numa;
+mod multicast;
 mod numbers;
 mod ofctl;
 mod ovs;
