@@ -563,18 +563,25 @@ impl Burst<'_> {
 
     /// A copy of the first `max` bytes of packet `i`, or of all of it.
     pub fn copy_out(&self, i: usize, max: usize) -> Vec<u8> {
+        let mut out = vec![0; self.buf.packets[i].len().min(max)];
+        self.copy_to(i, &mut out);
+        out
+    }
+
+    /// Copies the first bytes of packet `i` to `out`, as many as there are and fit; returns how many.
+    pub fn copy_to(&self, i: usize, out: &mut [u8]) -> usize {
         let p = &self.buf.packets[i];
-        let mut out = vec![0; p.len().min(max)];
-        let private = p.header().len().min(max);
+        let len = p.len().min(out.len());
+        let private = p.header().len().min(len);
         out[..private].copy_from_slice(&p.header()[..private]);
-        let mut rest = &mut out[private..];
+        let mut rest = &mut out[private..len];
         for s in self.segments(i) {
             let n = s.len().min(rest.len());
             // SAFETY: the segment is readable for its length (`add_segment`), and n is within both.
             unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), rest.as_mut_ptr(), n) };
             rest = &mut rest[n..];
         }
-        out
+        len
     }
 }
 

@@ -1,5 +1,6 @@
 //! The running switch: bridges and interfaces as they are, made to follow the configuration.
 
+use crate::capture::Captures;
 use crate::coverage::Coverage;
 use crate::desired::{Bridge, Desired, Interface};
 use crate::device::Opened;
@@ -106,6 +107,8 @@ pub(crate) struct Switch {
     pub(crate) locals: BTreeMap<String, DpPort>,
     /// What the kernel says of netdevs.
     pub(crate) links: Arc<Links>,
+    /// Who watches ports.
+    pub(crate) captures: Captures,
     /// By the interface's row.
     pub(crate) outcomes: BTreeMap<Uuid, Outcome>,
     /// What interfaces that are gone counted, so that sums never fall.
@@ -150,6 +153,7 @@ impl Switch {
             desired: Desired::default(),
             wanted_mask: None,
             resting: Vec::new(),
+            captures: Captures::default(),
             notify,
         })
     }
@@ -419,17 +423,25 @@ impl Switch {
         self.desired = Desired::default();
     }
 
-    fn publish_ports(&mut self) {
-        let entry = |r: &Running| {
+    pub(crate) fn publish_ports(&mut self) {
+        let entry = |(name, r): (&String, &Running)| {
             let (port, by_worker) = (r.opened.port()?, r.opened.by_worker());
             let mut rows = self.desired.bridges.iter().flat_map(|b| &b.interfaces);
             let row = rows.find(|i| i.uuid == r.uuid);
             let affinity = row.map(|i| i.affinity.clone()).unwrap_or_default();
-            let policer = r.policer.clone();
             let number = r.dp;
-            Some(PortEntry { number, port, policer, node: None, polled: true, by_worker, affinity })
+            Some(PortEntry {
+                number,
+                port,
+                policer: r.policer.clone(),
+                captures: self.captures.of(name),
+                node: None,
+                polled: true,
+                by_worker,
+                affinity,
+            })
         };
-        self.pool.set_ports(self.running.values().filter_map(entry).collect());
+        self.pool.set_ports(self.running.iter().filter_map(entry).collect());
         self.tell_revalidator();
     }
 

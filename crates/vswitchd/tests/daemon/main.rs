@@ -3,6 +3,7 @@
 
 mod bad_rows;
 mod bench;
+mod capture;
 mod commands;
 mod configure;
 mod flows;

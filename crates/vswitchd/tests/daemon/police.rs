@@ -9,7 +9,7 @@ use virtio_driver::{Config, Driver, Saturator, SocketMode};
 /// How long a limit may take to be seen reached: other programs of this machine take their time too.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The one test at a time that wants a core for its load.
-static LOAD: Mutex<()> = Mutex::new(());
+pub static LOAD: Mutex<()> = Mutex::new(());
 
 fn guest(d: &Daemon, name: &str) -> Driver {
     let config = Config::new(SocketMode::Connect(d.rundir().join(name)));
@@ -30,7 +30,7 @@ fn two_ports() -> Daemon {
 }
 
 /// Sends as fast as it goes for a while; frames received.
-fn load(a: &mut Saturator<'_>, b: &mut Saturator<'_>, window: Duration) -> u64 {
+pub fn load(a: &mut Saturator<'_>, b: &mut Saturator<'_>, window: Duration) -> u64 {
     let (start, mut received) = (Instant::now(), 0);
     while start.elapsed() < window {
         a.turn().expect("the device follows the rules");

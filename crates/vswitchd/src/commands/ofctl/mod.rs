@@ -17,7 +17,7 @@ mod sort;
 
 use super::Answer;
 use crate::daemon::{Shared, locked};
-use openflow::PortNames;
+use openflow::{ParseError, PortNames};
 use options::Options;
 use pipeline::Pipeline;
 use std::ops::RangeInclusive;
@@ -149,6 +149,11 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
         check_count("diff-flows", &(4..=4), call.args.len())?;
         diff::run(&call)
     });
+}
+
+/// What is wrong with a match that is an argument.
+pub(super) fn explain_argument(text: &str, error: ParseError) -> String {
+    explain::parse_error(explain::Origin { file: None, line: 1 }, text, error)
 }
 
 /// In the words of `ovs-ofctl`.
