@@ -47,7 +47,7 @@ pub(crate) struct Running {
     /// Its limits, if it has any.
     policer: Option<Arc<Policer>>,
     /// What they dropped so far.
-    qos_drops: Arc<QosDrops>,
+    pub(crate) qos_drops: Arc<QosDrops>,
 }
 
 impl Running {
@@ -58,13 +58,19 @@ impl Running {
         counters
     }
 
+    /// Its limits.
+    pub(crate) fn limits(&self) -> Limits {
+        self.policer.as_ref().map_or_else(Limits::default, |p| p.limits().clone())
+    }
+
     /// Has these limits from now on: with full buckets, if they are others than before.
     fn police(&mut self, limits: Limits, clock: Clock) {
-        if self.policer.as_ref().map_or(Limits::default(), |p| *p.limits()) == limits {
+        if self.limits() == limits {
             return;
         }
+        let limited = limits != Limits::default();
         let new = || Policer::new(limits, Arc::new(move || clock.now_ns()), self.qos_drops.clone());
-        self.policer = (limits != Limits::default()).then(|| Arc::new(new()));
+        self.policer = limited.then(|| Arc::new(new()));
     }
 }
 
@@ -101,14 +107,14 @@ pub(crate) struct Switch {
     pub(crate) coverage: Coverage,
     /// What controllers would be told.
     pub(crate) packet_ins: PacketIns,
+    /// Who watches ports.
+    pub(crate) captures: Captures,
     /// By name, which is unique in the daemon.
     pub(crate) running: BTreeMap<String, Running>,
     /// Datapath numbers of the bridges' own ports.
     pub(crate) locals: BTreeMap<String, DpPort>,
     /// What the kernel says of netdevs.
     pub(crate) links: Arc<Links>,
-    /// Who watches ports.
-    pub(crate) captures: Captures,
     /// By the interface's row.
     pub(crate) outcomes: BTreeMap<Uuid, Outcome>,
     /// What interfaces that are gone counted, so that sums never fall.
@@ -145,6 +151,7 @@ impl Switch {
             revalidator,
             coverage: Coverage::default(),
             packet_ins: PacketIns::default(),
+            captures: Captures::default(),
             running: BTreeMap::new(),
             locals: BTreeMap::new(),
             links,
@@ -153,7 +160,6 @@ impl Switch {
             desired: Desired::default(),
             wanted_mask: None,
             resting: Vec::new(),
-            captures: Captures::default(),
             notify,
         })
     }

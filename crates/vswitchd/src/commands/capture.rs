@@ -78,7 +78,7 @@ mod tests {
         assert_eq!((&*w.port, &*w.filter_text), ("vm1", "tcp,tp_dst=80"));
         assert_eq!((w.count, w.snaplen, w.pcapng), (Some(3), Some(96), true));
         assert_eq!(w.filter.expect("one").key.tp_dst.get(), 80);
-        let wrong = |line| read(line).expect_err("wrong");
+        let wrong = |line: &str| read(line).expect_err("wrong");
         assert!(wrong("--count=0 vm1").contains("a number from 1 on"));
         assert!(wrong("vm1 vm2").contains("one port at a time"));
         assert!(wrong("--count=1").contains("no port"));
