@@ -120,6 +120,8 @@ pub(crate) struct Switch {
     /// What interfaces that are gone counted, so that sums never fall.
     pub(crate) departed: Counters,
     pub(crate) desired: Desired,
+    /// What was said of mirrors that have no output, by bridge.
+    pub(crate) closed_mirrors: BTreeMap<String, BTreeSet<String>>,
     wanted_mask: Option<String>,
     /// Datapath numbers that were given up, and the count of the revalidator's sweeps from which on
     /// they may be given out again.
@@ -158,6 +160,7 @@ impl Switch {
             outcomes: BTreeMap::new(),
             departed: Counters::default(),
             desired: Desired::default(),
+            closed_mirrors: BTreeMap::new(),
             wanted_mask: None,
             resting: Vec::new(),
             notify,
