@@ -68,7 +68,8 @@ impl State {
                 | Action::PushVlan(_)
                 | Action::PopVlan
                 | Action::PushMpls { .. }
-                | Action::PopMpls { .. } => set = self.change(set, action, s),
+                | Action::PopMpls { .. }
+                | Action::SetPriority(_) => set = self.change(set, action, s),
                 Action::Recirc(id) => return self.recirculate(set, *id, depth, s, c),
                 Action::Punt(punt) => self.punt(set, punt, cut.take(), s, c),
                 Action::Snoop(snoop) => set = self.snoop(set, snoop, s, c),
@@ -84,8 +85,8 @@ impl State {
                     self.aside(long, greater, last, depth, s, c);
                     self.aside(set.without(long), less_equal, last, depth, s, c);
                 }
-                // No port has queues or sees marks yet, and there are no meters yet.
-                Action::SetMark(_) | Action::SetPriority(_) | Action::Meter(_) => {}
+                // No port sees marks yet, and there are no meters yet.
+                Action::SetMark(_) | Action::Meter(_) => {}
             }
         }
     }
@@ -137,6 +138,12 @@ impl State {
             }
             Action::PopMpls { ethertype } => {
                 set.for_each(|i| rewrite::pop_mpls(burst, i, *ethertype));
+                set
+            }
+            Action::SetPriority(priority) => {
+                // Queues of higher numbers cannot be configured.
+                let queue = u16::try_from(*priority).unwrap_or(0);
+                set.for_each(|i| burst.packet_mut(i).queue = queue);
                 set
             }
             _ => set,
@@ -302,6 +309,7 @@ fn changes_packet(action: &Action) -> bool {
         | Action::PopVlan
         | Action::PushMpls { .. }
         | Action::PopMpls { .. }
+        | Action::SetPriority(_)
         | Action::Recirc(_) => true,
         // Whatever is last in a list is done without a copy.
         Action::Sample { actions, .. } | Action::Clone(actions) => {

@@ -8,6 +8,7 @@
 
 mod budget;
 mod cache;
+mod capture;
 mod check;
 mod classifier;
 mod counters;
@@ -24,6 +25,9 @@ mod steer;
 mod untold;
 mod walk;
 
+pub use capture::{
+    BYTES_PER_SECOND, Capture, Captured, Counts, Direction, Filter, LOOKS_PER_SECOND, Reader,
+};
 pub use classifier::MASKS_MAX;
 pub use counters::{Counter, WalkCounters, WalkCounts};
 pub use histogram::{BINS, Bins, Histogram};

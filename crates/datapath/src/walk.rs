@@ -126,8 +126,8 @@ impl Datapath {
         c.counters.received.add(n as u64);
         s.company.note(number, c.now_ms);
         let mut all = Set::range(0, n);
-        if let Some((_, Some(policer))) = c.ports.policed(number) {
-            all = policer.receive(&burst);
+        if let Some((_, Some(extras))) = c.ports.with_extras(number) {
+            all = extras.receive(&mut burst, c.thread);
             if all.is_empty() {
                 s.outputs.untold.taken(number, queue);
                 return n;
@@ -586,7 +586,13 @@ fn is_gone(flows: &[Option<Arc<Megaflow>>], f: u32) -> bool {
 /// As [`extract`], and fetches headers beyond the private bytes as long as there is room, at least
 /// `want` bytes.
 #[cold]
-fn extract_deep(b: &mut Burst<'_>, i: usize, mut want: usize, number: DpPort, out: &mut Extracted) {
+pub(crate) fn extract_deep(
+    b: &mut Burst<'_>,
+    i: usize,
+    mut want: usize,
+    number: DpPort,
+    out: &mut Extracted,
+) {
     loop {
         let len = b.packets()[i].len();
         let header = b.pull(i, want);

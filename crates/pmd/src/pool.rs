@@ -7,7 +7,7 @@ use crate::place::Rules;
 use crate::poll::{AT_ONCE, FRAMES_MAX, Injected, Plan, Thread, run};
 use crate::sleep::SleepMax;
 use crossbeam_queue::ArrayQueue;
-use datapath::{PortMap, PuntQueue, Registry};
+use datapath::{Capture, PortMap, PuntQueue, Registry};
 use flow::{Action, DpPort, Translate};
 use packet::arch::cycles;
 use port::Port;
@@ -77,6 +77,8 @@ pub struct PortEntry {
     pub port: Arc<dyn Port>,
     /// Its limits, if it has any.
     pub policer: Option<Arc<Policer>>,
+    /// Those who watch it.
+    pub captures: Vec<Arc<Capture>>,
     /// The NUMA node of its device, if it has one; else [`Port::node`] says.
     pub node: Option<usize>,
     /// Whether threads poll it.
@@ -150,6 +152,8 @@ struct PortInput {
     address: usize,
     /// Address of its limits, likewise; 0 without.
     policer: usize,
+    /// Addresses of those who watch it.
+    captures: Vec<usize>,
     node: Option<usize>,
     /// Queues to poll.
     queues: usize,
@@ -374,6 +378,7 @@ impl Pool {
             number: entry.number,
             address: Arc::as_ptr(&entry.port).addr(),
             policer: entry.policer.as_ref().map_or(0, |p| Arc::as_ptr(p).addr()),
+            captures: entry.captures.iter().map(|c| Arc::as_ptr(c).addr()).collect(),
             node: entry.node.or_else(|| entry.port.node()),
             queues: if entry.polled { entry.port.rx_queues() } else { 0 },
             by_worker: entry.by_worker,
@@ -399,6 +404,7 @@ impl Pool {
         for entry in &self.ports {
             map.set(entry.number, Some(entry.port.clone()));
             map.police(entry.number, entry.policer.clone());
+            map.capture(entry.number, entry.captures.clone());
         }
         let map = Arc::new(map);
         // Kept until no thread follows them: a thread never frees a plan, or a port with it.
@@ -631,6 +637,7 @@ mod tests {
             number: DpPort(number),
             port: port.clone(),
             policer: None,
+            captures: Vec::new(),
             node: None,
             polled: true,
             by_worker: false,
@@ -799,6 +806,7 @@ mod tests {
                 number,
                 port,
                 policer: None,
+                captures: Vec::new(),
                 node: None,
                 polled: polled && n == 1,
                 by_worker: false,

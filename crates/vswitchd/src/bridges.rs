@@ -24,6 +24,7 @@ impl Switch {
             info!("bridge {name}: deleted");
         }
         self.packet_ins.retain(|name| desired.bridges.iter().any(|b| b.name == name));
+        self.closed_mirrors.retain(|name, _| desired.bridges.iter().any(|b| b.name == *name));
     }
 
     /// Adds the bridge or changes its settings.

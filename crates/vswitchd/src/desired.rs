@@ -73,7 +73,8 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "qos",
         ]),
     ),
-    ("QoS", Some(&["type", "other_config"])),
+    ("QoS", Some(&["type", "other_config", "queues"])),
+    ("Queue", Some(&["other_config"])),
     (
         "Interface",
         Some(&[

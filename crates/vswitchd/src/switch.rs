@@ -1,5 +1,6 @@
 //! The running switch: bridges and interfaces as they are, made to follow the configuration.
 
+use crate::capture::Captures;
 use crate::coverage::Coverage;
 use crate::desired::{Bridge, Desired, Interface};
 use crate::device::Opened;
@@ -49,7 +50,7 @@ pub(crate) struct Running {
     /// Its limits, if it has any.
     policer: Option<Arc<Policer>>,
     /// What they dropped so far.
-    qos_drops: Arc<QosDrops>,
+    pub(crate) qos_drops: Arc<QosDrops>,
 }
 
 impl Running {
@@ -72,13 +73,19 @@ impl Running {
         info!("{name}: Tx packet steering mode has been set to '{mode}'");
     }
 
+    /// Its limits.
+    pub(crate) fn limits(&self) -> Limits {
+        self.policer.as_ref().map_or_else(Limits::default, |p| p.limits().clone())
+    }
+
     /// Has these limits from now on: with full buckets, if they are others than before.
     fn police(&mut self, limits: Limits, clock: Clock) {
-        if self.policer.as_ref().map_or(Limits::default(), |p| *p.limits()) == limits {
+        if self.limits() == limits {
             return;
         }
+        let limited = limits != Limits::default();
         let new = || Policer::new(limits, Arc::new(move || clock.now_ns()), self.qos_drops.clone());
-        self.policer = (limits != Limits::default()).then(|| Arc::new(new()));
+        self.policer = limited.then(|| Arc::new(new()));
     }
 }
 
@@ -117,6 +124,8 @@ pub(crate) struct Switch {
     pub(crate) coverage: Coverage,
     /// What controllers would be told.
     pub(crate) packet_ins: PacketIns,
+    /// Who watches ports.
+    pub(crate) captures: Captures,
     /// By name, which is unique in the daemon.
     pub(crate) running: BTreeMap<String, Running>,
     /// Datapath numbers of the bridges' own ports.
@@ -130,6 +139,8 @@ pub(crate) struct Switch {
     /// What interfaces that are gone counted, so that sums never fall.
     pub(crate) departed: Counters,
     pub(crate) desired: Desired,
+    /// What was said of mirrors that have no output, by bridge.
+    pub(crate) closed_mirrors: BTreeMap<String, BTreeSet<String>>,
     wanted_mask: Option<String>,
     /// Datapath numbers that were given up, and the count of the revalidator's sweeps from which on
     /// they may be given out again.
@@ -163,6 +174,7 @@ impl Switch {
             revalidator,
             coverage: Coverage::default(),
             packet_ins: PacketIns::default(),
+            captures: Captures::default(),
             running: BTreeMap::new(),
             locals: BTreeMap::new(),
             mtus: BTreeMap::new(),
@@ -170,6 +182,7 @@ impl Switch {
             outcomes: BTreeMap::new(),
             departed: Counters::default(),
             desired: Desired::default(),
+            closed_mirrors: BTreeMap::new(),
             wanted_mask: None,
             resting: Vec::new(),
             notify,
@@ -444,18 +457,24 @@ impl Switch {
         self.desired = Desired::default();
     }
 
-    fn publish_ports(&mut self) {
-        let entry = |r: &Running| {
+    pub(crate) fn publish_ports(&mut self) {
+        let entry = |(name, r): (&String, &Running)| {
             let port = r.steered.clone().or_else(|| r.opened.port())?;
-            let by_worker = r.opened.by_worker();
             let mut rows = self.desired.bridges.iter().flat_map(|b| &b.interfaces);
             let row = rows.find(|i| i.uuid == r.uuid);
             let affinity = row.map(|i| i.affinity.clone()).unwrap_or_default();
-            let policer = r.policer.clone();
-            let (number, node) = (r.dp, r.opened.device_node(&self.sysfs));
-            Some(PortEntry { number, port, policer, node, polled: true, by_worker, affinity })
+            Some(PortEntry {
+                number: r.dp,
+                port,
+                policer: r.policer.clone(),
+                captures: self.captures.of(name),
+                node: r.opened.device_node(&self.sysfs),
+                polled: true,
+                by_worker: r.opened.by_worker(),
+                affinity,
+            })
         };
-        self.pool.set_ports(self.running.values().filter_map(entry).collect());
+        self.pool.set_ports(self.running.iter().filter_map(entry).collect());
         self.tell_revalidator();
     }
 

@@ -4,6 +4,7 @@
 mod bad_rows;
 mod balance;
 mod bench;
+mod capture;
 mod commands;
 mod configure;
 mod flows;

@@ -10,15 +10,15 @@ use port::Counters;
 use std::fmt::Write;
 
 /// A port, for printing.
-struct Shown<'s> {
-    number: OfPort,
+pub(super) struct Shown<'s> {
+    pub(super) number: OfPort,
     name: &'s str,
     /// `None` is a bridge's own that has no device.
-    running: Option<&'s Running>,
+    pub(super) running: Option<&'s Running>,
 }
 
 /// The ports of a bridge in the order of their numbers.
-fn ports<'s>(s: &'s Switch, bridge: &'s str) -> Vec<Shown<'s>> {
+pub(super) fn ports<'s>(s: &'s Switch, bridge: &'s str) -> Vec<Shown<'s>> {
     let here = s.running.iter().filter(|(_, r)| r.bridge == bridge);
     let mut out: Vec<Shown<'_>> =
         here.map(|(name, r)| Shown { number: r.number, name, running: Some(r) }).collect();
@@ -30,7 +30,7 @@ fn ports<'s>(s: &'s Switch, bridge: &'s str) -> Vec<Shown<'s>> {
 }
 
 /// The ports that the argument after the bridge names; all for none or `ANY`.
-fn chosen<'s>(call: &Call<'s>, s: &'s Switch) -> Result<Vec<Shown<'s>>, String> {
+pub(super) fn chosen<'s>(call: &Call<'s>, s: &'s Switch) -> Result<Vec<Shown<'s>>, String> {
     let mut ports = ports(s, call.bridge());
     let wanted = match call.text() {
         "" => OfPort::NONE,
@@ -105,7 +105,7 @@ pub(super) fn stats(call: &Call<'_>) -> Answer {
     Ok(out)
 }
 
-fn label(p: &Shown<'_>, options: &Options) -> String {
+pub(super) fn label(p: &Shown<'_>, options: &Options) -> String {
     match options.names == Names::Print && p.number != OfPort::LOCAL {
         true => p.name.to_owned(),
         false => p.number.to_string(),
