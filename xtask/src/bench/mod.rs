@@ -12,6 +12,7 @@ mod histogram;
 mod latency;
 mod load;
 mod measure;
+mod nic;
 mod outcome;
 mod pacing;
 mod print;
