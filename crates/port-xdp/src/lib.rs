@@ -14,6 +14,7 @@
 //!
 //! `unsafe` is in [`sys`] (system calls), [`umem`], [`ring`] (shared memory) and [`queue`] (lent frames).
 
+mod alarm;
 mod program;
 mod queue;
 mod ring;
@@ -214,7 +215,13 @@ impl Port for XdpPort {
         sum
     }
 
-    fn wait_for(&self, queue: usize, _waker: &Arc<Waker>) -> Wait {
-        self.queues.get(queue).map_or(Wait::Quiet, Queue::wait_for)
+    fn wait_for(&self, queue: usize, waker: &Arc<Waker>) -> Wait {
+        self.queues.get(queue).map_or(Wait::Quiet, |q| q.wait_for(waker))
+    }
+
+    fn wait_over(&self, queue: usize, waker: &Arc<Waker>) {
+        if let Some(queue) = self.queues.get(queue) {
+            queue.wait_over(waker);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! One queue: a socket, its rings and frames.
 
+use crate::alarm::Alarm;
 use crate::ring::Ring;
 use crate::sys::{self, Offsets, Statistics};
 use crate::umem::{FRAME, Umem};
@@ -9,7 +10,7 @@ use packet::{
     Abilities, BURST, Burst, BurstBuf, DropReason, HEADER_BYTES, Lender, Offload, Packet, Segment,
     Set,
 };
-use port::{Counters, Finished, QueueCounters, Wait};
+use port::{Counters, Finished, QueueCounters, Wait, Waker};
 use rustix::fd::OwnedFd;
 use std::cell::UnsafeCell;
 use std::io::Result;
@@ -73,7 +74,8 @@ struct Tx {
 pub(crate) struct Queue {
     rx: Claim<Rx>,
     tx: Claim<Tx>,
-    socket: Arc<OwnedFd>,
+    socket: OwnedFd,
+    alarm: Alarm,
     umem: Umem,
     received: QueueCounters,
     sent: QueueCounters,
@@ -122,8 +124,8 @@ impl Queue {
         let copy = if mode == Mode::ZeroCopy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
         sys::bind(&socket, config.index, number, copy | libc::XDP_USE_NEED_WAKEUP)?;
         let (received, sent) = Default::default();
-        let (rx, tx, socket) = (Claim::new(rx), Claim::new(tx), Arc::new(socket));
-        Ok(Queue { rx, tx, socket, umem, received, sent })
+        let (rx, tx, alarm) = (Claim::new(rx), Claim::new(tx), Alarm::new()?);
+        Ok(Queue { rx, tx, socket, alarm, umem, received, sent })
     }
 
     pub(crate) fn socket(&self) -> &OwnedFd {
@@ -153,6 +155,10 @@ impl Queue {
                 }
                 Err(reason) => self.received.drops.add(reason, 1),
             }
+        }
+        if rx.lent.is_empty() {
+            self.rx.release();
+            return None;
         }
         rx.ring.release();
         if buf.is_empty() {
@@ -318,7 +324,8 @@ impl Queue {
         sum.tx_dropped += kernel.tx_invalid;
     }
 
-    pub(crate) fn wait_for(&self) -> Wait {
+    pub(crate) fn wait_for(&self, waker: &Arc<Waker>) -> Wait {
+        let alarm = self.alarm.arm(&self.socket, waker);
         if !self.rx.try_take() {
             return Wait::Poll;
         }
@@ -326,7 +333,14 @@ impl Queue {
         let rx = unsafe { &*self.rx.value.get() };
         let more = rx.ring.has_more();
         self.rx.release();
-        if more { Wait::Poll } else { Wait::Signal(self.socket.clone()) }
+        match alarm {
+            Ok(alarm) if !more => Wait::Signal(alarm),
+            _ => Wait::Poll,
+        }
+    }
+
+    pub(crate) fn wait_over(&self, waker: &Arc<Waker>) {
+        self.alarm.disarm(&self.socket, waker);
     }
 }
 

@@ -12,8 +12,8 @@ use port::Port;
 use port_xdp::{Config, Mode, XdpPort};
 use std::process::Command;
 
-/// Descriptors of each ring, as the switches have them.
-const RING: u32 = 2048;
+/// Descriptors of each ring: few, so that frames are still in the caches when they are used again.
+const RING: u32 = 256;
 
 /// Joins the switch's host and this one: `name` there, `far_end` here, both up and silent.
 pub fn wire(switch: &Switch, name: &str, far_end: &str) -> Result<()> {
