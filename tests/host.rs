@@ -207,6 +207,36 @@ fn patches_join_bridges() -> Result<()> {
 }
 
 #[test]
+fn jumbo_frames_pass_af_xdp_in_several_parts() -> Result<()> {
+    let _alone = alone();
+    let switch = start()?;
+    let (near, far) = (Namespace::new()?, Namespace::new()?);
+    for (name, to, address) in [("v0", &near, "10.1.0.1"), ("v1", &far, "10.1.0.2")] {
+        wire(&switch, name, to, &format!("{name}p"), address)?;
+        to.run(&format!("ethtool -K {name}p tx off"))?;
+        to.run(&format!("ip link set {name}p mtu 9000"))?;
+        add_port(&switch, name, &["type=afxdp", "mtu_request=9000"])?;
+        wait_column(&switch, name, "mtu", "9000")?;
+    }
+    // With the IP header and ICMP's, exactly the MTU.
+    near.run(&format!("{PING} -M do -s 8972 10.1.0.2"))?;
+    let log = switch.rundir().join("iperf.log");
+    let mut server = near.start("iperf3 -s --forceflush", &log)?;
+    server.wait_log("listening", LIMIT, 0, |t| t.contains("listening").then_some(()))?;
+    far.run("timeout 20 iperf3 -t 1 -c 10.1.0.1")?;
+    ensure!(switch.interface("v0", "error")? == "[]");
+    // Frames beyond a smaller MTU are not sent.
+    switch.ctl(&["set", "Interface", "v1", "mtu_request=8000"])?;
+    wait_column(&switch, "v1", "mtu", "8000")?;
+    ensure!(near.run("ping -c 1 -W 1 -M do -s 8972 10.1.0.2").is_err());
+    near.run(&format!("{PING} -M do -s 7972 10.1.0.2"))?;
+    wait::until("a drop", LIMIT, || {
+        let dropped = switch.statistics("v1")?.get("ovs_tx_mtu_exceeded_drops").copied();
+        Ok(dropped.is_some_and(|n| n > 0).then_some(()))
+    })
+}
+
+#[test]
 fn queues_of_netdevs_are_polled_through_af_xdp() -> Result<()> {
     let _alone = alone();
     let mut switch = start()?;

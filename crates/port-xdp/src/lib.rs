@@ -12,13 +12,15 @@
 //! attached when the process is killed, and its ring operations are calls into C; `aya` would bring a loader
 //! for what are six instructions.
 //!
-//! `unsafe` is in [`sys`] (system calls), [`umem`], [`ring`] (shared memory) and [`queue`] (lent frames).
+//! `unsafe` is in [`sys`] (system calls), [`umem`], [`ring`] (shared memory), [`queue`] (lent frames) and
+//! [`transmit`] (copies).
 
 mod alarm;
 mod program;
 mod queue;
 mod ring;
 mod sys;
+mod transmit;
 mod umem;
 
 use packet::{Burst, BurstBuf, DropReason, Set};
@@ -32,8 +34,8 @@ use std::time::{Duration, Instant};
 
 /// Receive queues of a port at most, as in OVS.
 pub const MAX_QUEUES: usize = 16;
-/// Bytes of a frame beyond the MTU: Ethernet header (14) and two VLAN tags (4 each).
-const FRAME_OVERHEAD: u32 = 22;
+/// Bytes of a received frame beyond the MTU: Ethernet header (14) and a VLAN tag (4).
+const FRAME_OVERHEAD: u32 = 18;
 /// How long a queue's last socket may take to go: the kernel does it later. And the program of a process
 /// that was killed.
 const QUEUE_LIMIT: Duration = Duration::from_millis(200);
@@ -78,6 +80,8 @@ pub struct Config {
     pub tx_size: u32,
     /// Largest IP packet that is sent, in bytes.
     pub mtu: u32,
+    /// Frames longer than a page pass, where the kernel and the driver can do that (Linux 6.6).
+    pub long_frames: bool,
 }
 
 /// A netdev's queues.
@@ -118,7 +122,8 @@ impl XdpPort {
     }
 
     fn try_mode(config: &Config, mode: Mode) -> Result<XdpPort> {
-        let attach = || Program::attach(config.index, config.queues as u32, mode);
+        let attach =
+            || Program::attach(config.index, config.queues as u32, mode, config.long_frames);
         let program = until_free(PROGRAM_LIMIT, attach)?;
         let mut queues = Vec::new();
         for number in 0..config.queues as u32 {
@@ -152,6 +157,12 @@ impl XdpPort {
     /// Whether all frames lie in huge pages.
     pub fn huge_pages(&self) -> bool {
         self.huge_pages
+    }
+
+    /// The largest MTU whose frames can be received, in bytes.
+    pub fn mtu_limit(&self) -> u32 {
+        let longest = self.queues.iter().map(Queue::longest_received).min();
+        longest.unwrap_or_default() as u32 - FRAME_OVERHEAD
     }
 
     /// The longest IP packet that is sent, in bytes.
@@ -197,9 +208,8 @@ impl Port for XdpPort {
     }
 
     fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set) {
-        let longest = self.mtu().saturating_add(FRAME_OVERHEAD) as usize;
         let queue = self.queues.get(thread % self.queues.len().max(1));
-        if !queue.is_some_and(|q| q.tx(burst, set, longest)) {
+        if !queue.is_some_and(|q| q.tx(burst, set, self.mtu())) {
             self.contended.fetch_add(set.len() as u64, Relaxed);
         }
     }

@@ -94,6 +94,7 @@ impl Opened {
                     rx_size: *rx_size,
                     tx_size: *tx_size,
                     mtu: found.mtu,
+                    long_frames: true,
                 };
                 let port = XdpPort::open(&config).map_err(|e| format!("cannot open: {e}"))?;
                 link = Some(found);
@@ -186,6 +187,18 @@ impl Opened {
             (Device::Xdp(port), Some(link)) => port.set_mtu(link.mtu),
             _ => {}
         }
+    }
+
+    /// What is wrong with it as it is now, for the row's `error` column.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let Device::Xdp(port) = &self.device else { return None };
+        let (mtu, most) = (port.mtu(), port.mtu_limit());
+        (mtu > most).then(|| {
+            format!(
+                "the netdev's MTU is {mtu}, and frames beyond {most} are lost: the kernel or the driver has no \
+                 multi-buffer AF_XDP (Linux 6.6); set mtu_request={most} or less"
+            )
+        })
     }
 
     /// Changes what guests are offered that come from now on, and what the host may leave to do in frames.
@@ -297,6 +310,7 @@ impl Opened {
             Device::Netdev(_) => map.insert("driver_name".to_owned(), self.driver_name()),
             Device::Xdp(port) => {
                 map.insert("xdp-mode".to_owned(), port.mode().name().to_owned());
+                map.insert("max_mtu".to_owned(), port.mtu_limit().to_string());
                 map.insert("use-need-wakeup".to_owned(), "true".to_owned());
                 map.insert("huge-pages".to_owned(), port.huge_pages().to_string());
                 map.insert("driver_name".to_owned(), self.driver_name())

@@ -40,7 +40,9 @@ impl Nic {
         let index = index.trim().parse().context("no index")?;
         let (name, mode) = (name.to_owned(), Some(Mode::Native));
         let (rx_size, tx_size, mtu) = (RING, RING, 1500);
-        let port = XdpPort::open(&Config { name, index, mode, queues: 1, rx_size, tx_size, mtu })?;
+        let (queues, long_frames) = (1, false);
+        let config = Config { name, index, mode, queues, rx_size, tx_size, mtu, long_frames };
+        let port = XdpPort::open(&config)?;
         Ok(Nic { port })
     }
 
