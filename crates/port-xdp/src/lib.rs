@@ -18,6 +18,7 @@
 mod alarm;
 mod program;
 mod queue;
+mod repair;
 mod ring;
 mod sys;
 mod transmit;
@@ -80,6 +81,9 @@ pub struct Config {
     pub tx_size: u32,
     /// Largest IP packet that is sent, in bytes.
     pub mtu: u32,
+    /// Whether checksums are recognised that senders on this host have left to be done, and completed for who cannot:
+    /// by default where frames are copied, for those of a wire have theirs.
+    pub csum_repair: Option<bool>,
     /// Frames longer than a page pass, where the kernel and the driver can do that (Linux 6.6).
     pub long_frames: bool,
 }
@@ -98,27 +102,31 @@ pub struct XdpPort {
 }
 
 impl XdpPort {
-    /// Opens the netdev's queues. Whatever mode is not to be had is logged.
+    /// Opens the netdev's queues. If that is in a lesser mode, why is logged.
     ///
     /// # Errors
     /// Says which step failed.
     pub fn open(config: &Config) -> Result<XdpPort> {
         let all = [Mode::ZeroCopy, Mode::Native, Mode::Generic];
         let wanted = config.mode.as_ref().map_or(&all[..], std::slice::from_ref);
-        let mut last = Error::from(ErrorKind::Unsupported);
+        let mut refused: Vec<(Mode, Error)> = Vec::new();
         for &mode in wanted {
             match XdpPort::try_mode(config, mode) {
-                Ok(port) => return Ok(port),
+                Ok(port) => {
+                    for (mode, e) in refused {
+                        let (name, mode) = (&config.name, mode.name());
+                        tracing::info!("{name}: xdp-mode {mode} is not to be had: {e}");
+                    }
+                    return Ok(port);
+                }
                 // No other mode helps against that.
                 Err(e) if e.kind() == ErrorKind::ResourceBusy => return Err(e),
-                Err(e) => {
-                    let (name, mode) = (&config.name, mode.name());
-                    tracing::info!("{name}: xdp-mode {mode} is not to be had: {e}");
-                    last = e;
-                }
+                Err(e) => refused.push((mode, e)),
             }
         }
-        Err(last)
+        // The last one is the one that asks least of the driver.
+        let last = refused.pop().unwrap_or((Mode::Generic, ErrorKind::Unsupported.into()));
+        Err(named(last.1, &format!("xdp-mode {}", last.0.name())))
     }
 
     fn try_mode(config: &Config, mode: Mode) -> Result<XdpPort> {
@@ -142,6 +150,11 @@ impl XdpPort {
             contended: AtomicU64::new(0),
             _program: program,
         })
+    }
+
+    /// Whether checksums are recognised that senders have left to be done.
+    pub fn repairs_checksums(&self) -> bool {
+        self.queues.iter().all(|q| q.repair)
     }
 
     /// The netdev's index.

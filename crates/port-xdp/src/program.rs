@@ -81,6 +81,7 @@ impl Program {
                 std::io::ErrorKind::ResourceBusy,
                 "another XDP program is attached to the netdev (`ip link show` names it); it stays",
             ),
+            Some(libc::EOPNOTSUPP) => named(e, "the driver has no XDP"),
             _ => named(e, "attaching the XDP program"),
         })?;
         Ok(Program { map, link })

@@ -1,6 +1,7 @@
 //! One queue: a socket, its rings and frames.
 
 use crate::alarm::Alarm;
+use crate::repair::left_to_do;
 use crate::ring::Ring;
 use crate::sys::{self, Offsets, Statistics};
 use crate::umem::{FRAME, Umem};
@@ -87,6 +88,8 @@ pub(crate) struct Queue {
     pub(crate) umem: Umem,
     /// Whether packets may be longer than a frame.
     pub(crate) parts: bool,
+    /// Whether to look for checksums that were left to be done.
+    pub(crate) repair: bool,
     received: QueueCounters,
     pub(crate) sent: QueueCounters,
 }
@@ -139,9 +142,10 @@ impl Queue {
         if !parts {
             bind(0)?;
         }
+        let repair = config.csum_repair.unwrap_or(mode != Mode::ZeroCopy);
         let (received, sent) = Default::default();
         let (rx, tx, alarm) = (Claim::new(rx), Claim::new(tx), Alarm::new()?);
-        Ok(Queue { rx, tx, socket, alarm, umem, parts, received, sent })
+        Ok(Queue { rx, tx, socket, alarm, umem, parts, repair, received, sent })
     }
 
     pub(crate) fn socket(&self) -> &OwnedFd {
@@ -175,6 +179,12 @@ impl Queue {
             };
             match fetched {
                 Ok((head, len)) => {
+                    if self.repair
+                        && let Some(p) = buf.last()
+                        && let Some(offload) = left_to_do(p.header(), len)
+                    {
+                        buf.set_offload(offload);
+                    }
                     private += head as u64;
                     borrowed += (len - head) as u64;
                 }

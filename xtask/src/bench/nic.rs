@@ -41,7 +41,9 @@ impl Nic {
         let (name, mode) = (name.to_owned(), Some(Mode::Native));
         let (rx_size, tx_size, mtu) = (RING, RING, 1500);
         let (queues, long_frames) = (1, false);
-        let config = Config { name, index, mode, queues, rx_size, tx_size, mtu, long_frames };
+        let csum_repair = Some(false);
+        let config =
+            Config { name, index, mode, queues, rx_size, tx_size, mtu, long_frames, csum_repair };
         let port = XdpPort::open(&config)?;
         Ok(Nic { port })
     }
