@@ -78,6 +78,71 @@ pub fn set_up(name: &str, up: bool) -> Result<()> {
     ioctl(&control, libc::SIOCSIFFLAGS, &mut r)
 }
 
+/// Queues of a netdev.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queues {
+    /// That receive, and as many as there can be.
+    pub rx: u32,
+    /// See `rx`.
+    pub rx_max: u32,
+    /// That send.
+    pub tx: u32,
+    /// As many as there can be.
+    pub tx_max: u32,
+}
+
+/// `struct ethtool_channels` and its commands (linux/ethtool.h).
+#[derive(Debug, Default)]
+#[repr(C)]
+struct Channels {
+    command: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+const GET_CHANNELS: u32 = 0x3c;
+const SET_CHANNELS: u32 = 0x3d;
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+
+fn ask_channels(name: &str, channels: &mut Channels) -> Result<()> {
+    let mut r = request(name)?;
+    r.ifr_ifru.ifru_data = std::ptr::from_mut(channels).cast();
+    // The kernel reads and writes `channels` while the call lasts.
+    ioctl(control()?, SIOCETHTOOL, &mut r)
+}
+
+/// The queues of a netdev.
+///
+/// # Errors
+/// The kernel's; not every driver says them.
+pub fn queues(name: &str) -> Result<Queues> {
+    let mut c = Channels { command: GET_CHANNELS, ..Channels::default() };
+    ask_channels(name, &mut c)?;
+    Ok(Queues {
+        rx: c.rx + c.combined,
+        rx_max: c.max_rx.max(c.max_combined),
+        tx: c.tx + c.combined,
+        tx_max: c.max_tx.max(c.max_combined),
+    })
+}
+
+/// Makes a netdev have `count` queues of each kind, combined ones where it has those.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_queues(name: &str, count: u32) -> Result<()> {
+    let mut c = Channels { command: GET_CHANNELS, ..Channels::default() };
+    ask_channels(name, &mut c)?;
+    c.command = SET_CHANNELS;
+    (c.rx, c.tx, c.combined) = if c.max_combined > 0 { (0, 0, count) } else { (count, count, 0) };
+    ask_channels(name, &mut c)
+}
+
 /// Sets the Ethernet address of a netdev.
 ///
 /// # Errors

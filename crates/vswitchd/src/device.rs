@@ -83,17 +83,22 @@ impl Opened {
                 link = Some(found);
                 Device::Netdev(Arc::new(netdev))
             }
-            What::Xdp { netdev, mode, queues, rx_size, tx_size } => {
+            What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair } => {
                 let found = links.find(netdev);
                 let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
+                if let Some(queues) = queues {
+                    follow_queues(netdev, *queues)?;
+                }
                 let config = port_xdp::Config {
                     name: name.to_owned(),
                     index: found.index,
                     mode: *mode,
-                    queues: *queues,
+                    queues: queues.unwrap_or(1),
                     rx_size: *rx_size,
                     tx_size: *tx_size,
                     mtu: found.mtu,
+                    long_frames: true,
+                    csum_repair: *csum_repair,
                 };
                 let port = XdpPort::open(&config).map_err(|e| format!("cannot open: {e}"))?;
                 link = Some(found);
@@ -204,6 +209,18 @@ impl Opened {
             (Device::Xdp(port), Some(link)) => port.set_mtu(link.mtu),
             _ => {}
         }
+    }
+
+    /// What is wrong with it as it is now, for the row's `error` column.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let Device::Xdp(port) = &self.device else { return None };
+        let (mtu, most) = (port.mtu(), port.mtu_limit());
+        (mtu > most).then(|| {
+            format!(
+                "the netdev's MTU is {mtu}, and frames beyond {most} are lost: the kernel or the driver has no \
+                 multi-buffer AF_XDP (Linux 6.6); set mtu_request={most} or less"
+            )
+        })
     }
 
     /// Changes what guests are offered that come from now on, and what the host may leave to do in frames.
@@ -338,6 +355,12 @@ impl Opened {
             Device::Netdev(_) => map.insert("driver_name".to_owned(), self.driver_name()),
             Device::Xdp(port) => {
                 map.insert("xdp-mode".to_owned(), port.mode().name().to_owned());
+                map.insert("max_mtu".to_owned(), port.mtu_limit().to_string());
+                map.insert("rx-csum-repair".to_owned(), port.repairs_checksums().to_string());
+                if let Some(queues) = self.link().and_then(|l| port_kernel::queues(&l.name).ok()) {
+                    map.insert("netdev_rxq".to_owned(), queues.rx.to_string());
+                    map.insert("netdev_max_rxq".to_owned(), queues.rx_max.to_string());
+                }
                 map.insert("use-need-wakeup".to_owned(), "true".to_owned());
                 map.insert("huge-pages".to_owned(), port.huge_pages().to_string());
                 map.insert("driver_name".to_owned(), self.driver_name())
@@ -400,6 +423,22 @@ impl Opened {
         }
         map
     }
+}
+
+/// Makes a netdev have as many queues as are asked for. One that says nothing of its queues has those it has.
+fn follow_queues(netdev: &str, asked: usize) -> Result<(), String> {
+    let Ok(now) = port_kernel::queues(netdev) else { return Ok(()) };
+    let (asked, most) = (asked as u32, now.rx_max.min(now.tx_max));
+    if asked > most {
+        return Err(format!(
+            "options:n_rxq={asked}, and {netdev} can have {most} receive and transmit queues at most"
+        ));
+    }
+    if now.rx == asked && now.tx == asked {
+        return Ok(());
+    }
+    let set = port_kernel::set_queues(netdev, asked);
+    set.map_err(|e| format!("{netdev} does not take options:n_rxq={asked} (ethtool -L): {e}"))
 }
 
 /// What the host may leave to do in frames that it sends. ECN and UDP are part of all.

@@ -49,6 +49,8 @@ pub(crate) struct Running {
     steered: Option<Arc<dyn Port>>,
     /// Its limits, if it has any.
     policer: Option<Arc<Policer>>,
+    /// What was said of it in its row.
+    complaint: Option<String>,
     /// What they dropped so far.
     pub(crate) qos_drops: Arc<QosDrops>,
 }
@@ -361,7 +363,9 @@ impl Switch {
         let (limits, limits_error) = police::limits(w.interface);
         r.police(limits, clock);
         r.steer(&w.interface.name, w.interface.steer_by_hash && !r.opened.is_patch());
-        let error = mtu_error.or(offers_error).or(r.opened.set_mtu(mtu).err()).or(limits_error);
+        let mtu_error = mtu_error.or(r.opened.set_mtu(mtu).err());
+        r.complaint = r.opened.complaint();
+        let error = mtu_error.or(offers_error).or(limits_error).or(r.complaint.clone());
         Outcome { ofport: r.number.0.into(), error }
     }
 
@@ -397,9 +401,18 @@ impl Switch {
         info!("bridge {bridge}: added interface {name} on port {}", number.0);
         let (uuid, bridge) = (w.interface.uuid, bridge.clone());
         let (policer, qos_drops) = limited.unwrap_or_default();
-        let (told_up, steered) = (None, None);
-        let running =
-            Running { uuid, bridge, number, dp, opened, told_up, steered, policer, qos_drops };
+        let running = Running {
+            uuid,
+            bridge,
+            number,
+            dp,
+            opened,
+            told_up: None,
+            steered: None,
+            policer,
+            complaint: None,
+            qos_drops,
+        };
         self.running.insert(name.clone(), running);
         Ok(())
     }
@@ -488,7 +501,8 @@ impl Switch {
     /// An interface or a netdev changed: assigns its queues anew, and tells of its link. What was waiting
     /// for a netdev that has come is opened, and what lost its netdev is closed.
     pub(crate) fn interface_changed(&mut self) {
-        if self.running.values().any(|r| r.opened.is_gone()) || self.awaited_has_come() {
+        let other = |r: &Running| r.opened.is_gone() || r.opened.complaint() != r.complaint;
+        if self.running.values().any(other) || self.awaited_has_come() {
             let desired = self.desired.clone();
             return self.follow(desired);
         }

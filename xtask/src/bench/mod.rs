@@ -13,6 +13,7 @@ mod host_guest;
 mod latency;
 mod load;
 mod measure;
+mod nic;
 mod outcome;
 mod pacing;
 mod print;
