@@ -28,6 +28,8 @@ mod known;
 mod megaflow;
 #[path = "differential/minimise.rs"]
 mod minimise;
+#[path = "differential/multicast.rs"]
+mod multicast;
 #[path = "differential/ours.rs"]
 mod ours;
 #[path = "differential/ovs.rs"]

@@ -78,6 +78,78 @@ fn the_hosts_stack_reaches_namespaces_through_the_bridges_own_port() -> Result<(
 }
 
 #[test]
+fn devices_of_the_switch_have_the_lowest_mtu_of_their_bridge() -> Result<()> {
+    let _alone = alone();
+    let switch = start()?;
+    let mtu = |name: &str, value: &str| wait_column(&switch, name, "mtu", value).map(drop);
+    add_port(&switch, "int0", &["type=internal"])?;
+    add_port(&switch, "int1", &["type=internal", "mtu_request=1700"])?;
+    // One that asks counts, those that do not follow.
+    mtu("int0", "1700")?;
+    mtu("br0", "1700")?;
+    on_host(&switch, "ip link add v0 type veth peer name v0p")?;
+    on_host(&switch, "ip link set v0 mtu 1400")?;
+    add_port(&switch, "v0", &[])?;
+    mtu("int0", "1400")?;
+    mtu("int1", "1700")?;
+    on_host(&switch, "ip link set v0 mtu 1450")?;
+    mtu("int0", "1450")?;
+    ensure!(on_host(&switch, "ip link show br0")?.contains("mtu 1450"));
+    // The host may have less, not more.
+    on_host(&switch, "ip link set int0 mtu 1300")?;
+    mtu("int0", "1300")?;
+    on_host(&switch, "ip link set int0 mtu 1600")?;
+    mtu("int0", "1450")?;
+    switch.ctl(&["del-port", "br0", "v0", "--", "clear", "Interface", "int1", "mtu_request"])?;
+    for name in ["int0", "int1", "br0"] {
+        mtu(name, "1500")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn devices_are_followed_into_other_namespaces() -> Result<()> {
+    let _alone = alone();
+    let mut switch = start()?;
+    let far = Namespace::new()?;
+    add_port(&switch, "int0", &["type=internal"])?;
+    on_host(&switch, "ip link set int0 up")?;
+    wait_column(&switch, "int0", "link_state", "up")?;
+    on_host(&switch, &format!("ip link set int0 netns {}", far.pid()))?;
+    let steps = [
+        // It arrives down.
+        ("ip addr show int0", "admin_state", "down"),
+        ("ip addr show int0", "link_state", "down"),
+        ("ip link set int0 up", "admin_state", "up"),
+        ("ip addr show int0", "link_state", "up"),
+        ("ip link set int0 mtu 1300", "mtu", "1300"),
+        ("ip link set int0 address 02:00:00:00:00:77", "mac_in_use", "02:00:00:00:00:77"),
+        ("ip link set int0 down", "link_state", "down"),
+        ("ip link set int0 up", "link_state", "up"),
+    ];
+    for (command, column, value) in steps {
+        far.run(command)?;
+        let took = wait_column(&switch, "int0", column, value)?;
+        println!("{command}: in the database after {took:?}");
+        ensure!(took < Duration::from_secs(2), "{took:?}");
+    }
+    ensure!(switch.interface("int0", "status:namespace")?.contains("another"));
+    // What is sent to a device that is down is dropped here, and counted.
+    far.run("ip link set int0 down")?;
+    wait_column(&switch, "int0", "link_state", "down")?;
+    let pid = switch.daemon().id();
+    far.run(&format!("ip link set int0 netns {pid}"))?;
+    on_host(&switch, "ip link set int0 up")?;
+    wait_column(&switch, "int0", "link_state", "up")?;
+    ensure!(!switch.interface("int0", "status")?.contains("namespace"), "it is back");
+    give(&switch, "int0", &far, "10.1.0.2")?;
+    on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
+    on_host(&switch, "ip link set br0 up")?;
+    on_host(&switch, &format!("{PING} 10.1.0.2"))?;
+    switch.check_alive()
+}
+
+#[test]
 fn tcp_passes_in_super_frames() -> Result<()> {
     let _alone = alone();
     let switch = start()?;
@@ -207,14 +279,122 @@ fn patches_join_bridges() -> Result<()> {
 }
 
 #[test]
+fn jumbo_frames_pass_af_xdp_in_several_parts() -> Result<()> {
+    let _alone = alone();
+    let switch = start()?;
+    let (near, far) = (Namespace::new()?, Namespace::new()?);
+    for (name, to, address) in [("v0", &near, "10.1.0.1"), ("v1", &far, "10.1.0.2")] {
+        wire(&switch, name, to, &format!("{name}p"), address)?;
+        to.run(&format!("ip link set {name}p mtu 9000"))?;
+        add_port(&switch, name, &["type=afxdp", "mtu_request=9000"])?;
+        wait_column(&switch, name, "mtu", "9000")?;
+    }
+    // With the IP header and ICMP's, exactly the MTU.
+    near.run(&format!("{PING} -M do -s 8972 10.1.0.2"))?;
+    let log = switch.rundir().join("iperf.log");
+    let mut server = near.start("iperf3 -s --forceflush", &log)?;
+    server.wait_log("listening", LIMIT, 0, |t| t.contains("listening").then_some(()))?;
+    far.run("timeout 20 iperf3 -t 1 -c 10.1.0.1")?;
+    ensure!(switch.interface("v0", "error")? == "[]");
+    // Frames beyond a smaller MTU are not sent.
+    switch.ctl(&["set", "Interface", "v1", "mtu_request=8000"])?;
+    wait_column(&switch, "v1", "mtu", "8000")?;
+    ensure!(near.run("ping -c 1 -W 1 -M do -s 8972 10.1.0.2").is_err());
+    near.run(&format!("{PING} -M do -s 7972 10.1.0.2"))?;
+    wait::until("a drop", LIMIT, || {
+        let dropped = switch.statistics("v1")?.get("ovs_tx_mtu_exceeded_drops").copied();
+        Ok(dropped.is_some_and(|n| n > 0).then_some(()))
+    })
+}
+
+/// What keeps a netdev's queues from being had is told in the row, and over when its cause is.
+#[test]
+fn af_xdp_heals_when_what_is_in_its_way_goes() -> Result<()> {
+    let _alone = alone();
+    let mut switch = start()?;
+    let (near, far) = (Namespace::new()?, Namespace::new()?);
+    wire(&switch, "v0", &near, "v0p", "10.1.0.1")?;
+    add_port(&switch, "int0", &["type=internal"])?;
+    give(&switch, "int0", &far, "10.1.0.2")?;
+    let set = |setting: &str| switch.ctl(&["--no-wait", "set", "Interface", "v0", setting]);
+    let wait_error = |what: &str| {
+        wait::until(&format!("an error about {what}"), LIMIT, || {
+            Ok(switch.interface("v0", "error")?.contains(what).then_some(()))
+        })
+    };
+
+    // Another's program.
+    let host = std::fs::File::open(format!("/proc/{}/ns/net", switch.daemon().id()))?;
+    let (done, wait_done) = std::sync::mpsc::channel::<()>();
+    let (opened, wait_opened) = std::sync::mpsc::channel();
+    let index = first_number(&on_host(&switch, "ip -o link show v0")?)?;
+    let other = std::thread::spawn(move || -> Result<()> {
+        let network = rustix::thread::LinkNameSpaceType::Network;
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&host), Some(network))?;
+        let (name, csum_repair, long_frames) = ("other".to_owned(), None, false);
+        let (queues, rx_size, tx_size, mtu, mode) = (1, 64, 64, 1500, None);
+        let port = port_xdp::XdpPort::open(&port_xdp::Config {
+            name,
+            index,
+            mode,
+            queues,
+            rx_size,
+            tx_size,
+            mtu,
+            csum_repair,
+            long_frames,
+            gro: false,
+        });
+        opened.send(port.is_ok())?;
+        let _ = wait_done.recv();
+        port.map(drop).map_err(Into::into)
+    });
+    ensure!(wait_opened.recv()?, "the other program is not there");
+    switch.ctl(&["--no-wait", "add-port", "br0", "v0"])?;
+    set("type=afxdp")?;
+    wait_error("another XDP program is attached")?;
+    drop(done);
+    other.join().map_err(|_| anyhow::anyhow!("the other one panicked"))??;
+    wait_column(&switch, "v0", "error", "[]")?;
+    near.run(&format!("{PING} 10.1.0.2"))?;
+
+    // More queues than there can be, and then as many as are made.
+    set("options:n_rxq=16")?;
+    wait_error("queues at most")?;
+    near.run("ethtool -L v0p rx 2 tx 1")?;
+    set("options:n_rxq=2")?;
+    wait_column(&switch, "v0", "error", "[]")?;
+    wait_column(&switch, "v0", "status:netdev_rxq", "2")?;
+    wait_column(&switch, "v0", "status:n_rxq", "2")?;
+    near.run(&format!("{PING} 10.1.0.2"))?;
+
+    // It goes, and one without XDP comes.
+    on_host(&switch, "ip link del v0")?;
+    wait_error("the host has no netdev v0")?;
+    set("options:xdp-mode=native")?;
+    switch.ctl(&["--no-wait", "remove", "Interface", "v0", "options", "n_rxq"])?;
+    on_host(&switch, "ip link add v0 type bridge")?;
+    wait_error("the driver has no XDP")?;
+    set("options:xdp-mode=best-effort")?;
+    wait_column(&switch, "v0", "error", "[]")?;
+    wait_column(&switch, "v0", "status:xdp-mode", "generic")?;
+    switch.check_alive()
+}
+
+/// The number that a line begins with.
+fn first_number(line: &str) -> Result<u32> {
+    let digits = line.split(':').next().context("an empty line")?;
+    digits.trim().parse().with_context(|| line.to_owned())
+}
+
+#[test]
 fn queues_of_netdevs_are_polled_through_af_xdp() -> Result<()> {
     let _alone = alone();
     let mut switch = start()?;
     let (near, far, third) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
     for (name, to, address) in [("v0", &near, "10.1.0.1"), ("v1", &far, "10.1.0.2")] {
+        // A veth pair leaves checksums to its other end: they are completed here.
         wire(&switch, name, to, &format!("{name}p"), address)?;
-        // What a wire carries has its checksums; a veth pair leaves them to its other end.
-        to.run(&format!("ethtool -K {name}p tx off"))?;
     }
     add_port(&switch, "v0", &["type=afxdp"])?;
     add_port(&switch, "v1", &["type=afxdp", "options:xdp-mode=generic"])?;
@@ -233,6 +413,11 @@ fn queues_of_netdevs_are_polled_through_af_xdp() -> Result<()> {
     for from in [&far, &third] {
         from.run("timeout 20 iperf3 -t 1 -c 10.1.0.1")?;
     }
+    // It is the repair that does it.
+    switch.ctl(&["set", "Interface", "v0", "options:rx-csum-repair=false"])?;
+    ensure!(far.run("timeout 2 iperf3 -t 1 -c 10.1.0.1").is_err(), "checksums came whole");
+    switch.ctl(&["remove", "Interface", "v0", "options", "rx-csum-repair"])?;
+    third.run("timeout 20 iperf3 -t 1 -c 10.1.0.1")?;
     wait::until("segments", LIMIT, || {
         Ok((switch.statistics("v0")?.get("tx_sw_segments") > Some(&100)).then_some(()))
     })?;

@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{ChildStdin, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::guest_image;
+use crate::netns::Namespace;
 use crate::process::{self, Process};
 use crate::switch::{SocketMode, VhostPort};
 
@@ -51,10 +52,33 @@ impl Guest {
     /// Starts guest `number` (its MAC address is 52:54:00:00:00:NUMBER) on `port`. Returns before it has booted:
     /// see [`Guest::wait_booted`].
     pub fn start(number: u8, port: &VhostPort, options: &Options) -> Result<Guest> {
+        let command = process::command("qemu-system-x86_64");
+        Guest::start_as(number, command, vhost_user(port, options), options)
+    }
+
+    /// The same on a tap of a namespace, made with `vnet_hdr`, that QEMU itself reads and writes.
+    pub fn start_on_tap(
+        number: u8,
+        namespace: &Namespace,
+        tap: &str,
+        options: &Options,
+    ) -> Result<Guest> {
+        let mut command = process::command("nsenter");
+        command.args(["-t", &namespace.pid().to_string(), "-n", "--", "qemu-system-x86_64"]);
+        let netdev = format!("-netdev tap,id=n0,ifname={tap},script=no,downscript=no,vhost=off");
+        Guest::start_as(number, command, vec![netdev], options)
+    }
+
+    /// With the network device that `netdev` describes.
+    fn start_as(
+        number: u8,
+        mut command: Command,
+        netdev: Vec<String>,
+        options: &Options,
+    ) -> Result<Guest> {
         let image = guest_image::prepare(&options.programs)?;
         let dir = tempfile::Builder::new().prefix("lab-guest-").tempdir_in("/tmp")?;
-        let mut command = process::command("qemu-system-x86_64");
-        command.args(arguments(number, port, options));
+        command.args(arguments(number, netdev, options));
         command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
         command.stdin(Stdio::piped());
         let name = format!("guest {number}");
@@ -108,27 +132,35 @@ impl Drop for Guest {
     }
 }
 
-fn arguments(number: u8, port: &VhostPort, options: &Options) -> Vec<String> {
+/// A network device whose back end is a port of a switch.
+fn vhost_user(port: &VhostPort, options: &Options) -> Vec<String> {
     let queues = options.queues.max(1);
-    let comma = if options.properties.is_empty() { "" } else { "," };
     let chardev = match port.mode {
         SocketMode::SwitchConnects => "server=on",
         SocketMode::SwitchListens => "reconnect=1",
     };
+    vec![
+        format!("-chardev socket,id=c0,path={},{chardev}", port.socket.display()),
+        format!("-netdev vhost-user,id=n0,chardev=c0,queues={queues}"),
+    ]
+}
+
+fn arguments(number: u8, netdev: Vec<String>, options: &Options) -> Vec<String> {
+    let queues = options.queues.max(1);
+    let comma = if options.properties.is_empty() { "" } else { "," };
     let device = format!(
         // vectors=0: QEMU 7.2 emulating a processor crashes on MSI-X of a vhost-user device.
         "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},mq={},vectors=0,rombar=0{comma}{}",
         if queues > 1 { "on" } else { "off" },
         options.properties,
     );
-    let arguments = [
+    let mut arguments = vec![
         "-nodefaults -no-user-config -display none -no-reboot -serial stdio -accel tcg".to_owned(),
         format!("-m {MEMORY_MB}M -smp {queues}"),
         format!("-object memory-backend-memfd,id=m,size={MEMORY_MB}M,share=on -numa node,memdev=m"),
-        format!("-chardev socket,id=c0,path={},{chardev}", port.socket.display()),
-        format!("-netdev vhost-user,id=n0,chardev=c0,queues={queues}"),
-        format!("-device {device}"),
     ];
+    arguments.extend(netdev);
+    arguments.push(format!("-device {device}"));
     let mut arguments: Vec<String> =
         arguments.iter().flat_map(|a| a.split(' ')).map(str::to_owned).collect();
     arguments.extend(["-append".to_owned(), "console=ttyS0 quiet loglevel=3 panic=-1".to_owned()]);

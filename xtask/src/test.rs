@@ -94,6 +94,10 @@ const STAGES: &[Stage] = &[
         "the host's stack and namespaces",
         &["test", "-p", "lab", "--test", "host", "--", "--test-threads=1"],
     ),
+    lab_stage(
+        "Linux bridges, wires, a guest and its host",
+        &["test", "-p", "lab", "--test", "joined", "--", "--test-threads=1"],
+    ),
     lab_stage("two bridges", &["test", "-p", "lab", "--test", "bridges", "--", "--test-threads=1"]),
     lab_stage(
         "two QEMU guests",

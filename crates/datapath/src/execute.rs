@@ -8,7 +8,7 @@ use crate::output::Sender;
 use crate::rewrite::{self, Changes};
 use crate::walk::{Context, State};
 use crate::{Megaflow, Punted};
-use flow::{Action, DpPort, Punt, locate};
+use flow::{Action, DpPort, Punt, Snoop, locate};
 use packet::{DropReason, Packet, Set};
 use std::sync::Arc;
 
@@ -17,6 +17,10 @@ const RECIRC_MAX: u8 = 6;
 /// Actions within actions, between two recirculations: more than any pipeline makes, little enough for
 /// the stack.
 const NESTING_MAX: u8 = 16;
+
+/// Bytes of a packet that the pipeline is shown: a frame of the largest MTU. What is longer is cut, and
+/// not believed then.
+const SNOOPED_MAX: usize = 9728;
 
 /// How far in the work is.
 #[derive(Clone, Copy, Default)]
@@ -64,9 +68,11 @@ impl State {
                 | Action::PushVlan(_)
                 | Action::PopVlan
                 | Action::PushMpls { .. }
-                | Action::PopMpls { .. } => set = self.change(set, action, s),
+                | Action::PopMpls { .. }
+                | Action::SetPriority(_) => set = self.change(set, action, s),
                 Action::Recirc(id) => return self.recirculate(set, *id, depth, s, c),
                 Action::Punt(punt) => self.punt(set, punt, cut.take(), s, c),
+                Action::Snoop(snoop) => set = self.snoop(set, snoop, s, c),
                 Action::Sample { probability, actions } => {
                     let all = *probability == u32::MAX;
                     let chosen = set.filter(|_| all || self.random() < *probability);
@@ -79,8 +85,8 @@ impl State {
                     self.aside(long, greater, last, depth, s, c);
                     self.aside(set.without(long), less_equal, last, depth, s, c);
                 }
-                // No port has queues or sees marks yet, and there are no meters yet.
-                Action::SetMark(_) | Action::SetPriority(_) | Action::Meter(_) => {}
+                // No port sees marks yet, and there are no meters yet.
+                Action::SetMark(_) | Action::Meter(_) => {}
             }
         }
     }
@@ -132,6 +138,12 @@ impl State {
             }
             Action::PopMpls { ethertype } => {
                 set.for_each(|i| rewrite::pop_mpls(burst, i, *ethertype));
+                set
+            }
+            Action::SetPriority(priority) => {
+                // Queues of higher numbers cannot be configured.
+                let queue = u16::try_from(*priority).unwrap_or(0);
+                set.for_each(|i| burst.packet_mut(i).queue = queue);
                 set
             }
             _ => set,
@@ -199,6 +211,25 @@ impl State {
                 c.counters.drops.add(DropReason::PuntQueueFull, 1);
             }
         }
+    }
+
+    /// Shows packets to the pipeline; returns those that it saw. Each costs its port an upcall, and is
+    /// dropped if there is none left.
+    fn snoop(
+        &mut self,
+        set: Set,
+        snoop: &Snoop,
+        s: &mut Sender<'_, '_, '_>,
+        c: &Context<'_>,
+    ) -> Set {
+        set.filter(|i| {
+            let asked = self.take_upcall(self.packets[i].key.in_port, c);
+            if asked {
+                let frame = s.burst.copy_finished(i, SNOOPED_MAX);
+                c.translate.snoop(snoop, &frame, c.now_ms);
+            }
+            asked
+        })
     }
 
     /// Reads the keys again and does what the flows say that then match.
@@ -278,6 +309,7 @@ fn changes_packet(action: &Action) -> bool {
         | Action::PopVlan
         | Action::PushMpls { .. }
         | Action::PopMpls { .. }
+        | Action::SetPriority(_)
         | Action::Recirc(_) => true,
         // Whatever is last in a list is done without a copy.
         Action::Sample { actions, .. } | Action::Clone(actions) => {

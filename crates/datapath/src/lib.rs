@@ -8,6 +8,7 @@
 
 mod budget;
 mod cache;
+mod capture;
 mod check;
 mod classifier;
 mod counters;
@@ -20,13 +21,18 @@ mod ports;
 mod punt;
 mod rewrite;
 mod stages;
+mod steer;
 mod untold;
 mod walk;
 
+pub use capture::{
+    BYTES_PER_SECOND, Capture, Captured, Counts, Direction, Filter, LOOKS_PER_SECOND, Reader,
+};
 pub use classifier::MASKS_MAX;
 pub use counters::{Counter, WalkCounters, WalkCounts};
 pub use histogram::{BINS, Bins, Histogram};
 pub use megaflow::{FlowState, FlowStats, Megaflow, Registry};
 pub use ports::PortMap;
 pub use punt::{PUNTS_MAX, PuntQueue, Punted};
+pub use steer::Steered;
 pub use walk::{Context, Datapath};

@@ -84,11 +84,11 @@ impl Outputs {
 
 #[inline(always)]
 fn send(to: DpPort, set: Set, sender: &mut Sender<'_, '_, '_>) {
-    let Some((port, policer)) = sender.ports.policed(to) else {
+    let Some((port, extras)) = sender.ports.with_extras(to) else {
         sender.counters.drops.add(DropReason::InvalidPort, set.len() as u64);
         return;
     };
-    let set = policer.map_or(set, |p| p.send(sender.burst, set));
+    let set = extras.map_or(set, |e| e.send(sender.burst, set, sender.thread));
     if set.is_empty() {
         return;
     }

@@ -126,8 +126,8 @@ impl Datapath {
         c.counters.received.add(n as u64);
         s.company.note(number, c.now_ms);
         let mut all = Set::range(0, n);
-        if let Some((_, Some(policer))) = c.ports.policed(number) {
-            all = policer.receive(&burst);
+        if let Some((_, Some(extras))) = c.ports.with_extras(number) {
+            all = extras.receive(&mut burst, c.thread);
             if all.is_empty() {
                 s.outputs.untold.taken(number, queue);
                 return n;
@@ -377,11 +377,7 @@ impl State {
             if self.classify(alone, c) == 0 {
                 continue;
             }
-            let key = &self.packets[i].key;
-            let in_port = key.in_port;
-            let alone = self.company.is_alone();
-            if !self.classifier.budget(in_port).take_upcall(c.now_ms, alone) {
-                c.counters.drops.add(DropReason::UpcallBudget, 1);
+            if !self.take_upcall(self.packets[i].key.in_port, c) {
                 continue;
             }
             c.counters.upcalls.add(1);
@@ -389,6 +385,16 @@ impl State {
             self.flow_of[i] = self.ask(i, burst.packets()[i].on_wire(), c);
             c.counters.upcall_spans.add(cycles().wrapping_sub(from));
         }
+    }
+
+    /// Whether a port may have the pipeline deal with a packet, which is counted as dropped if not.
+    pub(crate) fn take_upcall(&mut self, in_port: u32, c: &Context<'_>) -> bool {
+        let alone = self.company.is_alone();
+        let may = self.classifier.budget(in_port).take_upcall(c.now_ms, alone);
+        if !may {
+            c.counters.drops.add(DropReason::UpcallBudget, 1);
+        }
+        may
     }
 
     /// Asks the pipeline about packet `i`, which is as many packets and bytes on the wire, and keeps the
@@ -580,7 +586,13 @@ fn is_gone(flows: &[Option<Arc<Megaflow>>], f: u32) -> bool {
 /// As [`extract`], and fetches headers beyond the private bytes as long as there is room, at least
 /// `want` bytes.
 #[cold]
-fn extract_deep(b: &mut Burst<'_>, i: usize, mut want: usize, number: DpPort, out: &mut Extracted) {
+pub(crate) fn extract_deep(
+    b: &mut Burst<'_>,
+    i: usize,
+    mut want: usize,
+    number: DpPort,
+    out: &mut Extracted,
+) {
     loop {
         let len = b.packets()[i].len();
         let header = b.pull(i, want);

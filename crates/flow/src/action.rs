@@ -42,6 +42,8 @@ pub enum Action {
     Recirc(u32),
     /// Hands a copy to whoever listens to the bridge's controller actions.
     Punt(Box<Punt>),
+    /// Shows the packet to the pipeline, which learns from what it says.
+    Snoop(Snoop),
     /// Does `actions` to a share of the packets, which go on afterwards as they were before.
     Sample {
         /// Of `u32::MAX`.
@@ -74,6 +76,17 @@ pub struct Rewrite {
     pub value: FlowKey,
     /// Which bits change.
     pub mask: FlowMask,
+}
+
+/// Where a packet came in that says who wants which multicast group (IGMP, MLD).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snoop {
+    /// The bridge, by the pipeline's number for it.
+    pub bridge: u32,
+    /// OpenFlow port.
+    pub port: u16,
+    /// The VLAN that it is in, 0 to 4095.
+    pub vlan: u16,
 }
 
 /// A packet on its way to a controller.

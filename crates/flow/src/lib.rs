@@ -14,7 +14,7 @@ mod key;
 pub mod odp;
 mod translate;
 
-pub use action::{Action, DpPort, Punt, PuntReason, Rewrite};
+pub use action::{Action, DpPort, Punt, PuntReason, Rewrite, Snoop};
 pub use compose::compose;
 pub use extract::{Extracted, Layers, Need, extract, locate, tcp_header_fits};
 pub use key::{

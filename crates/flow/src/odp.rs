@@ -53,6 +53,11 @@ pub fn format_match_all(key: &FlowKey, mask: &FlowMask, port: PortText<'_>) -> S
     headers(out, key, mask.bits(), true)
 }
 
+/// All headers of one packet, without what is not in it: `eth(…),eth_type(0x0800),ipv4(…),…`.
+pub fn format_packet(key: &FlowKey) -> String {
+    headers(String::new(), key, FlowMask::exact().bits(), false)
+}
+
 /// Appends all headers; `all` of their fields, or those in `m`.
 fn headers(mut out: String, key: &FlowKey, m: &FlowKey, all: bool) -> String {
     eth(key, m, all).end(&mut out);

@@ -1,6 +1,6 @@
 //! The question that the datapath asks of the pipeline, and its answer.
 
-use crate::{Action, FlowKey, FlowMask};
+use crate::{Action, FlowKey, FlowMask, Snoop};
 use std::sync::Arc;
 
 /// What is to be done with all packets that look like one packet.
@@ -20,6 +20,10 @@ pub struct Translation {
 pub trait Translate: Send + Sync {
     /// Decides what to do with packets like `key`.
     fn translate(&self, key: &FlowKey) -> Translation;
+
+    /// Learns from a packet that was shown by [`Action::Snoop`]. Called by polling threads: it must not
+    /// wait for long.
+    fn snoop(&self, _: &Snoop, _frame: &[u8], _now_ms: u64) {}
 
     /// A number that changes whenever an earlier answer may no longer be right.
     fn generation(&self) -> u64;

@@ -66,9 +66,11 @@ pub struct Packet {
     seg_count: u16,
     /// What the sender left to be done.
     pub offload: Offload,
+    /// The queue by which ports that have queues send it (OpenFlow's `set_queue`); 0 is the default.
+    pub queue: u16,
     /// Puts a virtio-net header in front of a frame at a multiple of 16 bytes, so that none of the wide
     /// moves that fetch both crosses a cache line.
-    _gap: [u8; 6],
+    _gap: [u8; 4],
     room: [u8; HEADROOM + HEADER_ROOM],
 }
 
@@ -86,7 +88,8 @@ impl Packet {
             seg_first: 0,
             seg_count: 0,
             offload: Offload::NONE,
-            _gap: [0; 6],
+            queue: 0,
+            _gap: [0; 4],
             room: [0; HEADROOM + HEADER_ROOM],
         }
     }
@@ -307,6 +310,7 @@ impl BurstBuf {
         p.len = 0;
         (p.seg_first, p.seg_count) = (0, 0);
         p.offload = Offload::NONE;
+        p.queue = 0;
         Some(p)
     }
 
@@ -326,7 +330,7 @@ impl BurstBuf {
         self.count += 1;
         p.head = HEADROOM as u16;
         (p.head_len, p.len) = (len as u16, len as u32);
-        (p.seg_first, p.seg_count, p.offload, p._gap) = (0, 0, Offload::NONE, [0; 6]);
+        (p.seg_first, p.seg_count, p.offload, p.queue) = (0, 0, Offload::NONE, 0);
         // SAFETY: H <= HEADROOM and len <= HEADER_BYTES, so this is inside `room`; `src` by the caller.
         unsafe { arch::copy_small(src, p.room.as_mut_ptr().add(HEADROOM - H), H + len) };
         p.room[..HEADROOM].last_chunk()
@@ -564,18 +568,25 @@ impl Burst<'_> {
 
     /// A copy of the first `max` bytes of packet `i`, or of all of it.
     pub fn copy_out(&self, i: usize, max: usize) -> Vec<u8> {
+        let mut out = vec![0; self.buf.packets[i].len().min(max)];
+        self.copy_to(i, &mut out);
+        out
+    }
+
+    /// Copies the first bytes of packet `i` to `out`, as many as there are and fit; returns how many.
+    pub fn copy_to(&self, i: usize, out: &mut [u8]) -> usize {
         let p = &self.buf.packets[i];
-        let mut out = vec![0; p.len().min(max)];
-        let private = p.header().len().min(max);
+        let len = p.len().min(out.len());
+        let private = p.header().len().min(len);
         out[..private].copy_from_slice(&p.header()[..private]);
-        let mut rest = &mut out[private..];
+        let mut rest = &mut out[private..len];
         for s in self.segments(i) {
             let n = s.len().min(rest.len());
             // SAFETY: the segment is readable for its length (`add_segment`), and n is within both.
             unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), rest.as_mut_ptr(), n) };
             rest = &mut rest[n..];
         }
-        out
+        len
     }
 }
 

@@ -1,8 +1,9 @@
 //! One bridge in a snapshot: ports, tables and settings as they are between two changes.
 
 use crate::fdb::{DEFAULT_AGING_S, DEFAULT_TABLE_SIZE, Fdb};
+use crate::mdb::{DEFAULT_MCAST_AGING_S, DEFAULT_MCAST_TABLE_SIZE, Mdb};
 use crate::mirror::Mirror;
-use crate::port::Port;
+use crate::port::{Port, PortId};
 use crate::vlan::VlanSet;
 use flow::DpPort;
 use openflow::{Action, Command, FlowMod, OfPort, PortNames};
@@ -26,6 +27,32 @@ pub struct BridgeConfig {
     pub flood_vlans: VlanSet,
     /// `other_config:vlan-limit` of the switch, 1 or 2: tags that NORMAL reads. Flows always see two.
     pub vlan_limit: u8,
+    /// `mcast_snooping_enable`: multicast goes to those who want it. `None` floods it.
+    pub snooping: Option<Snooping>,
+}
+
+/// Settings of multicast snooping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snooping {
+    /// `mcast-snooping-aging-time` in seconds, [`crate::MIN_MCAST_AGING_S`] to
+    /// [`crate::MAX_MCAST_AGING_S`]; values outside are taken as the limit.
+    pub aging_s: u32,
+    /// `mcast-snooping-table-size` in groups, [`crate::MIN_MCAST_TABLE_SIZE`] to
+    /// [`crate::MAX_MCAST_TABLE_SIZE`]; values outside are taken as the limit.
+    pub table_size: u32,
+    /// Packets for groups that nobody joined go to all ports; with
+    /// `mcast-snooping-disable-flood-unregistered` only to routers.
+    pub flood_unregistered: bool,
+}
+
+impl Default for Snooping {
+    fn default() -> Self {
+        Snooping {
+            aging_s: DEFAULT_MCAST_AGING_S,
+            table_size: DEFAULT_MCAST_TABLE_SIZE,
+            flood_unregistered: true,
+        }
+    }
 }
 
 /// `other_config:vlan-limit` of a switch that names none (ovs-vswitchd.conf.db(5)).
@@ -41,32 +68,37 @@ impl Default for BridgeConfig {
             forward_bpdu: false,
             flood_vlans: VlanSet::EMPTY,
             vlan_limit: DEFAULT_VLAN_LIMIT,
+            snooping: None,
         }
     }
 }
 
-/// The MAC table of a bridge as its users share it: locked for each use, and every change that can
-/// alter a translation shows in the pipeline's generation.
+/// A table of a bridge as its users share it: locked for each use, and every change that can alter a
+/// translation shows in the pipeline's generation.
 #[derive(Debug)]
-pub(crate) struct SharedFdb {
-    fdb: Mutex<Fdb>,
+pub(crate) struct Learned<T> {
+    table: Mutex<T>,
     generation: Arc<AtomicU64>,
 }
 
-impl SharedFdb {
-    pub fn new(generation: Arc<AtomicU64>) -> SharedFdb {
-        let fdb = Mutex::new(Fdb::new());
-        SharedFdb { fdb, generation }
+/// The MAC table.
+pub(crate) type SharedFdb = Learned<Fdb>;
+/// The multicast table.
+pub(crate) type SharedMdb = Learned<Mdb>;
+
+impl<T> Learned<T> {
+    pub fn new(table: T, generation: &Arc<AtomicU64>) -> Learned<T> {
+        Learned { table: Mutex::new(table), generation: Arc::clone(generation) }
     }
 
     /// For reading.
-    pub fn lock(&self) -> MutexGuard<'_, Fdb> {
+    pub fn lock(&self) -> MutexGuard<'_, T> {
         // A panic elsewhere while it was locked leaves a table whose entries are each valid.
-        self.fdb.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For a change; `change` says whether packets may go elsewhere from now on.
-    pub fn change(&self, change: impl FnOnce(&mut Fdb) -> bool) -> bool {
+    pub fn change(&self, change: impl FnOnce(&mut T) -> bool) -> bool {
         let changed = change(&mut self.lock());
         if changed {
             self.generation.fetch_add(1, Ordering::Release);
@@ -121,6 +153,8 @@ pub(crate) struct Bridge {
     /// What flows learn that have `delete_learned`; `None` if there are no such flows.
     pub teachers: Option<Arc<BTreeSet<(u64, u8)>>>,
     pub fdb: Arc<SharedFdb>,
+    /// If multicast is snooped.
+    pub mdb: Option<Arc<SharedMdb>>,
     pub mirrors: Arc<Vec<Mirror>>,
 }
 
@@ -141,6 +175,7 @@ impl Bridge {
             removed: Vec::new(),
             teachers: None,
             fdb,
+            mdb: None,
             mirrors: Arc::default(),
         }
     }
@@ -148,6 +183,26 @@ impl Bridge {
     /// Remembers flows that were removed, for whoever asked to be told (`send_flow_rem`).
     pub fn gone(&mut self, removed: Vec<Removed>) {
         self.removed.extend(removed.into_iter().filter(|r| r.rule.flags.send_flow_rem));
+    }
+
+    /// Gives it settings; tables are made and dropped as these say.
+    pub fn configure(&mut self, config: BridgeConfig, generation: &Arc<AtomicU64>) {
+        self.config = config;
+        self.fdb.change(|f| f.configure(config.mac_aging_s, config.mac_table_size));
+        self.mdb = config.snooping.map(|Snooping { aging_s, table_size, .. }| {
+            let new = || Arc::new(Learned::new(Mdb::new(aging_s, table_size), generation));
+            let mdb = self.mdb.take().unwrap_or_else(new);
+            mdb.change(|m| m.configure(aging_s, table_size));
+            mdb
+        });
+    }
+
+    /// Forgets what was learned on a port that is gone.
+    pub fn forget_port(&self, port: PortId) {
+        self.fdb.change(|f| f.remove_port(port));
+        if let Some(mdb) = &self.mdb {
+            mdb.change(|m| m.remove_port(port));
+        }
     }
 
     pub fn port_by_name(&self, name: &str) -> Option<&Arc<Port>> {

@@ -151,11 +151,14 @@ impl Pipeline {
         Ok(self.bridge(bridge)?.meters.clone())
     }
 
-    /// Forgets addresses and removes flows whose time is over, and learns what waits. To be called
+    /// Forgets addresses and groups and removes flows whose time is over, and learns what waits. To be called
     /// about once a second.
     pub fn expire(&self, now_ms: u64) {
         for bridge in self.all_bridges() {
             bridge.fdb.change(|f| f.expire(now_ms));
+            if let Some(mdb) = &bridge.mdb {
+                mdb.change(|m| m.expire(now_ms));
+            }
             if !bridge.tables.is_due(now_ms) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! The pipeline's part of the operator's commands about MAC tables: text in, text out, grammar and
+//! The pipeline's part of the operator's commands about MAC and multicast tables: text in, text out, grammar and
 //! layout as those of `ovs-appctl`.
 
 use crate::bridge::Bridge;
@@ -10,6 +10,34 @@ use std::sync::Arc;
 
 /// Highest VLAN number that `fdb/add` takes.
 const MAX_VLAN: u16 = 4095;
+
+/// Multicast tables.
+impl Pipeline {
+    /// `mdb/show BRIDGE`.
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`], [`Error::NotSnooping`].
+    pub fn mdb_show(&self, bridge: &str, now_ms: u64) -> Result<String, Error> {
+        let mdb = self.bridge(bridge)?.mdb.clone().ok_or(Error::NotSnooping)?;
+        let mdb = mdb.lock();
+        Ok(mdb.show(now_ms))
+    }
+
+    /// `mdb/flush [BRIDGE]`: forgets groups and routers, of all bridges if none is named.
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`], or [`Error::NotSnooping`] of one that is named.
+    pub fn mdb_flush(&self, bridge: Option<&str>) -> Result<String, Error> {
+        for b in self.named_or_all(bridge)? {
+            match &b.mdb {
+                Some(mdb) => drop(mdb.change(|m| m.flush())),
+                None if bridge.is_some() => return Err(Error::NotSnooping),
+                None => {}
+            }
+        }
+        Ok("table successfully flushed\n".to_owned())
+    }
+}
 
 /// MAC tables.
 impl Pipeline {

@@ -269,6 +269,7 @@ pub(crate) fn trim(actions: &mut Vec<Action>) {
             Action::Output(_)
             | Action::Recirc(_)
             | Action::Punt(_)
+            | Action::Snoop(_)
             | Action::Sample { .. }
             | Action::CheckLen { .. }
             | Action::Meter(_) => return,

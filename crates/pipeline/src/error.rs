@@ -64,4 +64,7 @@ pub enum Error {
     /// The MAC table has no room for another static entry.
     #[error("the MAC table of bridge {0} is full of static entries; raise mac-table-size")]
     FdbFull(String),
+    /// The bridge has no multicast table.
+    #[error("multicast snooping is disabled")]
+    NotSnooping,
 }

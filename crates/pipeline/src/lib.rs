@@ -39,7 +39,10 @@ mod frozen;
 mod hash;
 mod headers;
 mod learn;
+mod mdb;
+mod membership;
 mod mirror;
+mod multicast;
 mod normal;
 mod normal_tags;
 mod note;
@@ -57,7 +60,7 @@ mod translate;
 mod vlan;
 mod walk;
 
-pub use bridge::{BridgeConfig, DEFAULT_VLAN_LIMIT, MAX_VLAN_LIMIT};
+pub use bridge::{BridgeConfig, DEFAULT_VLAN_LIMIT, MAX_VLAN_LIMIT, Snooping};
 pub use change::Refused;
 pub use commands_change::Changes;
 pub use error::Error;
@@ -65,9 +68,13 @@ pub use fdb::{
     DEFAULT_AGING_S, DEFAULT_TABLE_SIZE, GRAT_ARP_LOCK_MS, MAX_AGING_S, MAX_TABLE_SIZE,
     MIN_AGING_S, MIN_TABLE_SIZE,
 };
+pub use mdb::{
+    DEFAULT_MCAST_AGING_S, DEFAULT_MCAST_TABLE_SIZE, MAX_MCAST_AGING_S, MAX_MCAST_TABLE_SIZE,
+    MIN_MCAST_AGING_S, MIN_MCAST_TABLE_SIZE,
+};
 pub use mirror::{MAX_MIRRORS, MirrorConfig, MirrorOutput, Selected};
 pub use note::{Note, NoteKind};
 pub use pipeline::{MirrorStatistics, Names, Pipeline, PortInfo};
-pub use port::{OfPort, PatchCounts};
+pub use port::{OfPort, PatchCounts, PortUse};
 pub use translate::Noted;
 pub use vlan::{PortColumns, PortConfig, PriorityTags, VlanMode, VlanSet};

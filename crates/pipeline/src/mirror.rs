@@ -7,16 +7,19 @@
 use crate::bridge::Bridge;
 use crate::normal::is_reserved;
 use crate::normal_tags::{Inside, first_id, takes};
-use crate::port::{OfPort, Port};
+use crate::port::{OfPort, Port, PortUse};
 use crate::vlan::VlanSet;
 use crate::walk::Walk;
-use flow::Seen;
+use flow::{DL_TYPE_NONE, Mac, Seen};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Mirrors of a bridge: a bit each in what a walk remembers (and as in OVS).
 pub const MAX_MIRRORS: usize = 32;
+
+/// Where the spanning tree's frames go (IEEE 802.1D, 7.12.3).
+const STP: Mac = Mac([1, 0x80, 0xc2, 0, 0, 0]);
 
 /// Ports that a mirror selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,9 +99,12 @@ impl Bridge {
 }
 
 impl Walk<'_> {
-    /// Mirrors a packet that just came in; false if it is to be dropped, because the port is kept for
-    /// what a mirror sends there.
-    pub fn mirror_arrival(&mut self) -> bool {
+    /// Mirrors a packet that just came in; false if it is to be dropped, because the port receives nothing
+    /// or is kept for what a mirror sends there.
+    pub fn arrives(&mut self) -> bool {
+        if !self.is_received() {
+            return false;
+        }
         if self.bridge.is_mirror_output(self.in_port()) {
             self.error("dropping packet received on port reserved exclusively for mirroring");
             return false;
@@ -107,6 +113,18 @@ impl Walk<'_> {
             self.mirror(port, |m| &m.src);
         }
         true
+    }
+
+    /// Whether the port that the packet came in by receives such packets.
+    fn is_received(&mut self) -> bool {
+        let Some(usage) = self.port(self.in_port()).map(|p| p.usage) else { return true };
+        let (all, stp) = (usage.has(PortUse::NO_RECEIVE), usage.has(PortUse::NO_RECEIVE_STP));
+        let closed = match all == stp {
+            true => all,
+            false if self.h.dl_type() == DL_TYPE_NONE && self.h.addresses().0 == STP => stp,
+            false => all,
+        };
+        !closed && !usage.has(PortUse::DOWN)
     }
 
     /// Mirrors a packet that leaves by a port, as it leaves.

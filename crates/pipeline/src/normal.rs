@@ -3,10 +3,10 @@
 //! Which VLAN a frame is in, and with which tags it leaves, is in [`crate::normal_tags`].
 
 use crate::fdb::{Address, Lesson};
-use crate::headers::Headers;
+use crate::headers::{Headers, is_ip};
 use crate::normal_tags::{Inside, first_id, takes};
 use crate::note::NoteKind;
-use crate::port::Port;
+use crate::port::{Port, PortUse};
 use crate::tagging::TooMany;
 use crate::vlan::PortConfig;
 use crate::walk::Walk;
@@ -95,6 +95,13 @@ impl Walk<'_> {
                 Lesson { address, port: from.id, gratuitous_arp, bond: false },
             );
         }
+        if let Some(mdb) = &self.bridge.mdb
+            && dst.is_multicast()
+            && dst != Mac::BROADCAST
+            && is_ip(self.h.dl_type())
+        {
+            return self.multicast(mdb, &inside);
+        }
         if dst.is_multicast() || !learns {
             self.detail("no learned MAC for destination, flooding");
             return self.flood_vlan(&inside);
@@ -134,10 +141,10 @@ impl Walk<'_> {
     }
 
     /// To all ports that carry the frame's VLAN, but the one that it came in by.
-    fn flood_vlan(&mut self, inside: &Inside) {
+    pub(crate) fn flood_vlan(&mut self, inside: &Inside) {
         let (bridge, from) = (self.bridge, self.in_port());
         for port in bridge.ports.by_number.values().filter(|p| p.number != from) {
-            let open = !bridge.is_mirror_output(port.number);
+            let open = !bridge.is_mirror_output(port.number) && !port.usage.has(PortUse::NO_FLOOD);
             if open && inside.reaches(&mut self.h, &port.config) {
                 self.forward(inside, port);
             }

@@ -1,7 +1,7 @@
 //! Actions that send the packet somewhere.
 
 use crate::note::NoteKind;
-use crate::port::Port;
+use crate::port::{Port, PortUse};
 use crate::walk::{Walk, Within};
 use flow::{Action as Step, Punt, PuntReason};
 use openflow::{
@@ -20,7 +20,8 @@ impl Walk<'_> {
             OfPort::IN_PORT => self.send(self.in_port()),
             OfPort::TABLE => self.table(0, self.in_port()),
             OfPort::NORMAL => self.normal(),
-            OfPort::FLOOD | OfPort::ALL => self.flood(),
+            OfPort::FLOOD => self.flood(|p| !p.usage.has(PortUse::NO_FLOOD)),
+            OfPort::ALL => self.flood(|_| true),
             OfPort::CONTROLLER => self.punt(self.reason(), 0, u16::MAX, &[]),
             OfPort::NONE => {}
             port if port == self.in_port() => self.warn("skipping output to input port"),
@@ -38,6 +39,12 @@ impl Walk<'_> {
 
     /// To a port of this bridge: out into the datapath, or through a patch.
     pub fn emit(&mut self, port: &Port) {
+        if port.usage.has(PortUse::NO_FORWARD) {
+            return self.detail("OFPPC_NO_FWD set, skipping output");
+        }
+        if port.usage.has(PortUse::DOWN) {
+            return self.detail("port is down, skipping output");
+        }
         if self.is_protected(port) {
             return self.warn("Flow is between protected ports, skipping output.");
         }
@@ -60,10 +67,10 @@ impl Walk<'_> {
         to.config.protected && self.port(self.in_port()).is_some_and(|p| p.config.protected)
     }
 
-    /// To all ports of the bridge but the one that the packet came in by.
-    pub fn flood(&mut self) {
+    /// To these ports of the bridge but the one that the packet came in by.
+    fn flood(&mut self, chosen: impl Fn(&Port) -> bool) {
         let (from, bridge) = (self.in_port(), self.bridge);
-        for port in bridge.ports.by_number.values().filter(|p| p.number != from) {
+        for port in bridge.ports.by_number.values().filter(|p| p.number != from && chosen(p)) {
             self.emit(port);
         }
     }

@@ -37,7 +37,7 @@ impl Walk<'_> {
             ..FullKey::new(&key.pkt, peer.number.0.into())
         };
         key.actset_output = U32::new(OfPort::UNSET.0.into());
-        if self.mirror_arrival() {
+        if self.arrives() {
             self.table(FIRST_TABLE, peer.number);
         }
         self.conclude();

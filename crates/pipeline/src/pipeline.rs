@@ -1,13 +1,14 @@
 //! All bridges of the daemon, as whoever uses the pipeline sees them.
 
-use crate::bridge::{Bridge, BridgeConfig, BridgeId, Ports, SharedFdb};
+use crate::bridge::{Bridge, BridgeConfig, BridgeId, Learned, Ports};
 use crate::core::{Core, Snapshot};
 use crate::error::Error;
+use crate::fdb::Fdb;
 use crate::mirror::{MAX_MIRRORS, Mirror, MirrorConfig};
-use crate::port::{self, OfPort, Patch, PatchCounts, Port, PortId};
+use crate::port::{self, OfPort, Patch, PatchCounts, Port, PortId, PortUse};
 use crate::translate::{self, Noted};
 use crate::vlan::PortConfig;
-use flow::{DpPort, FlowKey, Translate, Translation};
+use flow::{DpPort, FlowKey, Snoop, Translate, Translation};
 use openflow::{Action, FullKey, PortNames};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -57,6 +58,10 @@ impl Translate for Pipeline {
 
     fn generation(&self) -> u64 {
         self.core.generation.load(Ordering::Acquire)
+    }
+
+    fn snoop(&self, snoop: &Snoop, frame: &[u8], now_ms: u64) {
+        self.core.snapshot.load().snoop(snoop, frame, now_ms);
     }
 }
 
@@ -181,10 +186,9 @@ impl Pipeline {
             }
             control.last_bridge += 1;
             let id = BridgeId(control.last_bridge);
-            let fdb = Arc::new(SharedFdb::new(Arc::clone(&self.core.generation)));
-            fdb.change(|f| f.configure(config.mac_aging_s, config.mac_table_size));
+            let fdb = Arc::new(Learned::new(Fdb::new(), &self.core.generation));
             let mut bridge = Bridge::new(id, name, fdb, now_ms);
-            bridge.config = config;
+            bridge.configure(config, &self.core.generation);
             let mut by_name = BTreeMap::clone(&next.by_name);
             by_name.insert(name.to_owned(), id);
             next.by_name = Arc::new(by_name);
@@ -200,9 +204,8 @@ impl Pipeline {
     /// [`Error::NoBridge`].
     pub fn set_bridge(&self, name: &str, config: BridgeConfig) -> Result<(), Error> {
         self.change_bridge(name, |bridge| {
-            bridge.fdb.change(|f| f.configure(config.mac_aging_s, config.mac_table_size));
             let matters = bridge.config != config;
-            bridge.config = config;
+            bridge.configure(config, &self.core.generation);
             Ok(((), matters))
         })
     }
@@ -224,7 +227,7 @@ impl Pipeline {
             next.join_patches();
             self.core.publish(next, true);
             for port in bridge.ports.by_number.values() {
-                bridge.fdb.change(|f| f.remove_port(port.id));
+                bridge.forget_port(port.id);
             }
             Ok(())
         })
@@ -307,7 +310,8 @@ impl Pipeline {
             let id = PortId(control.last_port);
             let mut ports = Ports::clone(&bridge.ports);
             let name = name.to_owned();
-            ports.put(Port { id, name, number, dp, patch, link_up: true, config });
+            let usage = PortUse::default();
+            ports.put(Port { id, name, number, dp, patch, link_up: true, config, usage });
             bridge.ports = Arc::new(ports);
             // Before the first packet from it can teach anything.
             bridge.fdb.lock().add_port(id, number);
@@ -316,7 +320,7 @@ impl Pipeline {
         })
     }
 
-    /// Removes a port and the addresses learned on it.
+    /// Removes a port and the addresses and groups learned on it.
     ///
     /// # Errors
     /// [`Error::NoBridge`], [`Error::NoPort`].
@@ -328,9 +332,8 @@ impl Pipeline {
                 return Err(no_port(&bridge, &number.to_string()));
             };
             bridge.ports = Arc::new(ports);
-            let fdb = Arc::clone(&bridge.fdb);
-            self.publish_ports(bridge);
-            fdb.change(|f| f.remove_port(port.id));
+            self.publish_ports(bridge.clone());
+            bridge.forget_port(port.id);
             Ok(())
         })
     }
@@ -344,12 +347,42 @@ impl Pipeline {
         self.change_port(bridge, number, |port| port.link_up = link_up)
     }
 
-    /// Changes a port's settings. Addresses that were learned on it in VLANs of before age as others do.
+    /// Changes how a port is used (OpenFlow's port modification).
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`], [`Error::NoPort`].
+    pub fn set_port_use(
+        &self,
+        bridge: &str,
+        number: OfPort,
+        what: PortUse,
+        on: bool,
+    ) -> Result<(), Error> {
+        self.change_port(bridge, number, |port| port.usage = port.usage.with(what, on))
+    }
+
+    /// How a port is used; as any, if it is not there.
+    pub fn port_use(&self, bridge: &str, number: OfPort) -> PortUse {
+        let bridge = self.bridge(bridge).ok();
+        let port = bridge.as_ref().and_then(|b| b.ports.by_number.get(&number));
+        port.map_or_else(PortUse::default, |p| p.usage)
+    }
+
+    /// Changes a port's settings. Addresses that were learned on it in VLANs of before age as others do;
+    /// what it said of multicast groups is forgotten.
     ///
     /// # Errors
     /// [`Error::NoBridge`], [`Error::NoPort`].
     pub fn set_port(&self, bridge: &str, number: OfPort, config: PortConfig) -> Result<(), Error> {
-        self.change_port(bridge, number, |port| port.config = config)
+        let mut changed = None;
+        self.change_port(bridge, number, |port| {
+            changed = (port.config != config).then_some(port.id);
+            port.config = config;
+        })?;
+        if let (Some(id), Some(mdb)) = (changed, &self.bridge(bridge)?.mdb) {
+            mdb.change(|m| m.remove_port(id));
+        }
+        Ok(())
     }
 
     /// Gives a bridge its mirrors, the first [`MAX_MIRRORS`] of them. Those that were there before keep
@@ -395,7 +428,8 @@ impl Pipeline {
             };
             let mut port = Port::clone(before);
             change(&mut port);
-            let matters = (port.link_up, port.config) != (before.link_up, before.config);
+            let settings = |p: &Port| (p.link_up, p.config, p.usage);
+            let matters = settings(&port) != settings(before);
             if matters {
                 let mut ports = Ports::clone(&bridge.ports);
                 ports.put(port);

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::vlan::PortConfig;
 use flow::{DpPort, Seen};
-pub use openflow::OfPort;
+pub use openflow::{OfPort, PortUse};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -67,4 +67,6 @@ pub(crate) struct Port {
     /// Its link is up, which fast failover, bundles and select groups ask for.
     pub link_up: bool,
     pub config: PortConfig,
+    /// What OpenFlow says of its use.
+    pub usage: PortUse,
 }

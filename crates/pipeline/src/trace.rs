@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::note::{Note, NoteKind};
 use crate::pipeline::Pipeline;
 use crate::translate::{self, Noted, Trace};
-use flow::{DpPort, Extracted, FlowKey, odp};
+use flow::{Action, DpPort, Extracted, FlowKey, Translate, odp};
 use openflow::{FullKey, OfPort, PortNames, format_key, format_masked};
 use std::fmt::Write;
 
@@ -116,6 +116,13 @@ impl Pipeline {
         let learn = (wanted.packet.is_some() || wanted.generate).then_some(wanted.now_ms);
         let how = Trace { learn, named: wanted.named, actions: actions.as_deref() };
         let noted = translate::traced(&self.core, bridge, key, how);
+        if let Some(packet) = wanted.packet {
+            for action in &noted.translation.actions {
+                if let Action::Snoop(snoop) = action {
+                    self.snoop(snoop, packet, wanted.now_ms);
+                }
+            }
+        }
         let by_name = |dp: DpPort| self.port_by_dp(dp).map_or_else(|| odp::number(dp), |p| p.name);
         Ok(match wanted.named {
             true => describe(&noted, 0, bridge, &by_name),
@@ -152,13 +159,21 @@ fn describe(
     let notes: Vec<Note> = noted.notes.iter().cloned().map(settle).collect();
     lay_out(&mut out, &notes, 0, None);
     let after = if before == after { "unchanged".to_owned() } else { after };
-    let actions = odp::format_actions(&noted.translation.actions, port);
+    let mut actions = noted.translation.actions.clone();
+    let all = actions.len();
+    actions.retain(|a| !matches!(a, Action::Snoop(_)));
+    let slow = actions.len() < all;
+    let actions = odp::format_actions(&actions, port);
     // Writing to a String cannot fail.
     let _ = write!(
         out,
         "\nFinal flow: {after}\nMegaflow: {}\nDatapath actions: {actions}",
         format_masked(&first, &mask, names)
     );
+    if slow {
+        out += "\nThis flow is handled by the userspace slow path because it:\n  \
+                - Uses action(s) not supported by datapath.";
+    }
     if let Some(error) = noted.error {
         let _ = write!(out, "\nTranslation failed ({error}), packet is dropped.");
     }

@@ -116,7 +116,7 @@ pub(crate) fn packet(
     };
     let key = full_key(pkt, port);
     let mut walk = begin((core, &snapshot), bridge, key, pkt, tracing);
-    if walk.mirror_arrival() {
+    if walk.arrives() {
         walk.table(FIRST_TABLE, port);
     }
     walk.conclude();
@@ -142,7 +142,7 @@ pub(crate) fn traced(core: &Arc<Core>, bridge: &Bridge, key: FullKey, how: Trace
         notes.named = how.named;
     }
     match how.actions {
-        _ if !walk.mirror_arrival() => {}
+        _ if !walk.arrives() => {}
         Some(actions) => {
             walk.within.packet_out = true;
             walk.run(actions);
@@ -198,7 +198,7 @@ pub(crate) fn packet_out(
     let snapshot = core.snapshot.load();
     let mut walk = begin((core, &snapshot), bridge, key, &key.pkt, tracing);
     walk.within.packet_out = true;
-    if walk.mirror_arrival() {
+    if walk.arrives() {
         walk.run(actions);
     }
     walk.conclude();

@@ -85,6 +85,8 @@ pub struct PortConfig {
     pub(crate) qinq_ethtype: u16,
     pub(crate) priority_tags: PriorityTags,
     pub(crate) protected: bool,
+    pub(crate) mcast_flood: bool,
+    pub(crate) mcast_flood_reports: bool,
 }
 
 /// Columns of a row of Port, as they are.
@@ -104,6 +106,11 @@ pub struct PortColumns<'a> {
     pub priority_tags: Option<&'a str>,
     /// `protected`: nothing goes from this port to another that is protected.
     pub protected: bool,
+    /// `other_config:mcast-snooping-flood`: all multicast goes there, and nothing is learned from it.
+    pub mcast_flood: bool,
+    /// `other_config:mcast-snooping-flood-reports`: what hosts say of groups goes there too, and nobody
+    /// leaves a group there before its time.
+    pub mcast_flood_reports: bool,
 }
 
 impl Default for PortConfig {
@@ -117,6 +124,8 @@ impl Default for PortConfig {
             qinq_ethtype: ether_type::VLAN_AD,
             priority_tags: PriorityTags::Never,
             protected: false,
+            mcast_flood: false,
+            mcast_flood_reports: false,
         }
     }
 }
@@ -177,6 +186,8 @@ impl PortConfig {
                 _ => PriorityTags::Never,
             },
             protected: columns.protected,
+            mcast_flood: columns.mcast_flood,
+            mcast_flood_reports: columns.mcast_flood_reports,
         }
     }
 }

@@ -21,7 +21,7 @@ pub use numa::{Topology, parse_cpu_mask};
 pub use perf::{Column, Perf};
 pub use place::{Assign, Load, Place, Placed, Placement, Rules, improvement, place};
 pub use poll::{Plan, Rxq, Thread};
-pub use pool::{Clock, Pool, PortEntry, RxqView, ThreadView, WORKER};
+pub use pool::{Clock, INTERVAL, MEASURED, Pool, PortEntry, RxqView, ThreadView, WORKER};
 pub use revalidate::{Limits, Revalidator};
 pub use sleep::SleepMax;
 

@@ -46,9 +46,14 @@ impl Topology {
         self
     }
 
-    /// The cores that this process may run on, by NUMA node.
-    pub fn of_this_process() -> Topology {
-        let topology = Topology::read(Path::new("/sys/devices/system/node"));
+    /// The cores that this process may run on, by NUMA node, as `sysfs` says. If that is another tree than
+    /// `/sys`, it tells of a faked machine: all of its cores count, though threads cannot be pinned to those
+    /// that are not there.
+    pub fn of_this_process(sysfs: &Path) -> Topology {
+        let topology = Topology::read(&sysfs.join("devices/system/node"));
+        if sysfs != Path::new("/sys") {
+            return topology;
+        }
         match sched_getaffinity(None) {
             Ok(set) => topology.restricted(|core| core < CpuSet::MAX_CPU && set.is_set(core)),
             Err(_) => topology,

@@ -7,7 +7,7 @@ use crate::place::Rules;
 use crate::poll::{AT_ONCE, FRAMES_MAX, Injected, Plan, Thread, run};
 use crate::sleep::SleepMax;
 use crossbeam_queue::ArrayQueue;
-use datapath::{PortMap, PuntQueue, Registry};
+use datapath::{Capture, PortMap, PuntQueue, Registry};
 use flow::{Action, DpPort, Translate};
 use packet::arch::cycles;
 use port::Port;
@@ -27,7 +27,10 @@ mod placing;
 /// Measurement intervals that usage is averaged over, and their length: 60 seconds in all, as OVS
 /// (`RXQ_INTERVAL_MAX`).
 const INTERVALS: usize = 12;
-const INTERVAL: Duration = Duration::from_secs(5);
+/// How long usage is measured before it is noted.
+pub const INTERVAL: Duration = Duration::from_secs(5);
+/// How far back usage is known.
+pub const MEASURED: Duration = INTERVAL.saturating_mul(INTERVALS as u32);
 
 /// Milliseconds without a packet after which a thread waits for kicks, unless it is told otherwise.
 /// Being woken takes some tens of microseconds, so who sends again after such a pause, or a longer one,
@@ -74,7 +77,9 @@ pub struct PortEntry {
     pub port: Arc<dyn Port>,
     /// Its limits, if it has any.
     pub policer: Option<Arc<Policer>>,
-    /// The NUMA node of its memory, if known.
+    /// Those who watch it.
+    pub captures: Vec<Arc<Capture>>,
+    /// The NUMA node of its device, if it has one; else [`Port::node`] says.
     pub node: Option<usize>,
     /// Whether threads poll it.
     pub polled: bool,
@@ -106,7 +111,12 @@ impl Usage {
     }
 
     fn recent(&self) -> u64 {
-        self.intervals.iter().sum()
+        self.over(INTERVALS)
+    }
+
+    /// Of the last so many intervals.
+    fn over(&self, intervals: usize) -> u64 {
+        self.intervals.iter().rev().take(intervals).sum()
     }
 }
 
@@ -119,9 +129,12 @@ struct Pmd {
 }
 
 /// A queue's cycles, kept when it moves between threads.
+#[derive(Default)]
 struct QueueState {
     cycles: Arc<AtomicU64>,
     usage: Usage,
+    /// What was logged of its being polled from another node: its node, and the thread's.
+    told_cross: Option<(usize, usize)>,
 }
 
 /// What plans are made from: new ones are published only if any of it changed.
@@ -139,6 +152,8 @@ struct PortInput {
     address: usize,
     /// Address of its limits, likewise; 0 without.
     policer: usize,
+    /// Addresses of those who watch it.
+    captures: Vec<usize>,
     node: Option<usize>,
     /// Queues to poll.
     queues: usize,
@@ -363,7 +378,8 @@ impl Pool {
             number: entry.number,
             address: Arc::as_ptr(&entry.port).addr(),
             policer: entry.policer.as_ref().map_or(0, |p| Arc::as_ptr(p).addr()),
-            node: entry.node,
+            captures: entry.captures.iter().map(|c| Arc::as_ptr(c).addr()).collect(),
+            node: entry.node.or_else(|| entry.port.node()),
             queues: if entry.polled { entry.port.rx_queues() } else { 0 },
             by_worker: entry.by_worker,
             affinity: entry.affinity.clone(),
@@ -388,6 +404,7 @@ impl Pool {
         for entry in &self.ports {
             map.set(entry.number, Some(entry.port.clone()));
             map.police(entry.number, entry.policer.clone());
+            map.capture(entry.number, entry.captures.clone());
         }
         let map = Arc::new(map);
         // Kept until no thread follows them: a thread never frees a plan, or a port with it.
@@ -489,17 +506,23 @@ impl Pool {
 
     /// The threads, by core.
     pub fn threads(&self) -> Vec<ThreadView> {
-        self.pmds.values().map(|pmd| self.view(pmd)).collect()
+        self.threads_over(MEASURED)
     }
 
-    fn view(&self, pmd: &Pmd) -> ThreadView {
-        let total = pmd.total.recent();
+    /// The threads, by core, with their usage over the last `time`, [`MEASURED`] at most.
+    pub fn threads_over(&self, time: Duration) -> Vec<ThreadView> {
+        let intervals = time.as_secs().div_ceil(INTERVAL.as_secs()) as usize;
+        self.pmds.values().map(|pmd| self.view(pmd, intervals)).collect()
+    }
+
+    fn view(&self, pmd: &Pmd, intervals: usize) -> ThreadView {
+        let total = pmd.total.over(intervals);
         let percent = |part: u64| (total > 0).then(|| part * 100 / total);
         let mut of_queues = 0;
         let mut rxqs = Vec::new();
         for rxq in &pmd.thread.plan.load().rxqs {
             let state = self.queues.get(&(rxq.number, rxq.queue));
-            let recent = state.map_or(0, |s| s.usage.recent());
+            let recent = state.map_or(0, |s| s.usage.over(intervals));
             of_queues += recent;
             let port = rxq.port.name().to_owned();
             rxqs.push(RxqView { port, queue: rxq.queue, usage: percent(recent) });
@@ -510,7 +533,7 @@ impl Pool {
             node: self.topology.node_of(pmd.thread.core).unwrap_or(0),
             isolated: self.isolated.contains(&pmd.thread.core),
             rxqs,
-            overhead: percent(pmd.busy.recent().saturating_sub(of_queues)),
+            overhead: percent(pmd.busy.over(intervals).saturating_sub(of_queues)),
             thread: pmd.thread.clone(),
         }
     }
@@ -614,6 +637,7 @@ mod tests {
             number: DpPort(number),
             port: port.clone(),
             policer: None,
+            captures: Vec::new(),
             node: None,
             polled: true,
             by_worker: false,
@@ -782,6 +806,7 @@ mod tests {
                 number,
                 port,
                 policer: None,
+                captures: Vec::new(),
                 node: None,
                 polled: polled && n == 1,
                 by_worker: false,

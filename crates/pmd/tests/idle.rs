@@ -66,6 +66,7 @@ impl Lab {
                     number: DpPort(n),
                     port,
                     policer: None,
+                    captures: Vec::new(),
                     node: None,
                     polled: true,
                     by_worker: false,

@@ -19,7 +19,7 @@ mod tap;
 
 pub use links::{Link, Links};
 pub use netdev::NetdevPort;
-pub use sys::{check_name, set_mac, set_mtu};
+pub use sys::{Queues, check_name, queues, set_mac, set_mtu, set_queues, set_up};
 pub use tap::TapPort;
 
 use packet::Abilities;

@@ -1,5 +1,6 @@
 //! What the kernel says of netdevs, followed through rtnetlink(7).
 
+use crate::sys;
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -15,6 +16,8 @@ use tracing::warn;
 const LINKS: u32 = 1;
 /// Bytes of events that wait before the kernel says that some were lost: those of thousands of netdevs.
 const EVENT_BUFFER: usize = 4 << 20;
+/// Bytes of one event at most; they take one or two thousand, more with a NIC's many virtual functions.
+const EVENT_MAX: usize = 256 << 10;
 
 /// A netdev.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +38,29 @@ pub struct Link {
     pub resets: u64,
 }
 
-/// The netdevs of this network namespace, as they are.
+/// The netdevs of this network namespace, as they are, and those that have moved from here to another.
 #[derive(Default)]
 pub struct Links {
-    table: Mutex<BTreeMap<u32, Link>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Those that are here, by index.
+    here: BTreeMap<u32, Link>,
+    /// Those that have moved, by the index that they had here.
+    away: BTreeMap<u32, Away>,
+}
+
+/// A netdev in another namespace. Events come from there too, as long as it stays in the namespace that it
+/// moved to first: what another namespace calls a third one says nothing here.
+struct Away {
+    /// The kernel's number for that namespace, in this one.
+    namespace: i32,
+    /// The netdev's index there.
+    index: u32,
+    /// As it is there; `None` before anything was heard, and after it has left.
+    link: Option<Link>,
 }
 
 impl Links {
@@ -51,20 +73,30 @@ impl Links {
         let links = Arc::new(Links::default());
         let mut events = Socket::new(NETLINK_ROUTE)?;
         events.set_rx_buf_sz(EVENT_BUFFER)?;
+        // Of namespaces that a netdev moved to as well; who may not ask for that loses sight of it there.
+        let _ = events.set_listen_all_namespaces(true);
         events.bind(&SocketAddr::new(0, LINKS))?;
         // What changes from now on waits at the socket.
         links.ask(None)?;
         let followed = links.clone();
         std::thread::Builder::new().name("links".into()).spawn(move || {
+            let mut buffer = vec![0; EVENT_MAX];
             loop {
-                match events.recv_from_full() {
-                    Ok((bytes, _)) => followed.take(&mut followed.table(), &bytes, |_| {}),
+                match sys::receive_event(&events, &mut buffer) {
+                    Ok((bytes, None)) => take(&mut followed.table(), &buffer[..bytes], |_| {}),
+                    Ok((bytes, Some(namespace))) => {
+                        let bytes = &buffer[..bytes];
+                        if !take_from(&mut followed.table(), namespace, bytes) {
+                            continue;
+                        }
+                    }
                     // Events were lost: everything is asked for anew.
                     Err(_) => {
                         if let Err(e) = followed.ask(None) {
                             warn!("netdevs cannot be followed any more: {e}");
                             return;
                         }
+                        followed.ask_away();
                     }
                 }
                 on_change();
@@ -73,18 +105,23 @@ impl Links {
         Ok(links)
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<u32, Link>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The netdev with this index, as far as is known.
     pub fn by_index(&self, index: u32) -> Option<Link> {
-        self.table().get(&index).cloned()
+        self.table().here.get(&index).cloned()
     }
 
     /// The netdev with this name, as far as is known.
     pub fn by_name(&self, name: &str) -> Option<Link> {
-        self.table().values().find(|l| l.name == name).cloned()
+        self.table().here.values().find(|l| l.name == name).cloned()
+    }
+
+    /// The netdev that had this index here and is in another namespace now, as far as is known.
+    pub fn away(&self, index: u32) -> Option<Link> {
+        self.table().away.get(&index)?.link.clone()
     }
 
     /// The netdev with this name, asked for now.
@@ -98,63 +135,126 @@ impl Links {
     fn ask(&self, name: Option<&str>) -> Result<()> {
         let mut table = self.table();
         let mut message = LinkMessage::default();
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST;
-        match name {
-            Some(name) => message.attributes.push(LinkAttribute::IfName(name.to_owned())),
-            None => header.flags |= NLM_F_DUMP,
-        }
-        let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(message));
-        let mut request = NetlinkMessage::new(header, payload);
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.send(&bytes, 0)?;
-        let before = std::mem::take(&mut *table);
-        // Counts of what is heard of again go on.
-        table.clone_from(&before);
+        message.attributes.extend(name.map(|name| LinkAttribute::IfName(name.to_owned())));
+        let socket = request(message, name.is_none())?;
         let mut heard = Vec::new();
         let mut over = false;
         while !over {
             let (bytes, _) = socket.recv_from_full()?;
             over = name.is_some();
-            self.take(&mut table, &bytes, |event| match event {
+            take(&mut table, &bytes, |event| match event {
                 Heard::Link(index) => heard.push(index),
                 Heard::End => over = true,
             });
         }
-        table.retain(|index, link| match name {
+        table.here.retain(|index, link| match name {
             None => heard.contains(index),
             Some(name) => link.name != name || heard.contains(index),
         });
         Ok(())
     }
 
-    /// Takes in messages of the kernel.
-    fn take(&self, table: &mut BTreeMap<u32, Link>, bytes: &[u8], mut heard: impl FnMut(Heard)) {
-        let mut rest = bytes;
-        while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
-            let len = (message.header.length as usize).next_multiple_of(4);
-            match message.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) => {
-                    heard(Heard::Link(m.header.index));
-                    note(table, &m);
+    /// Asks for those that have moved away.
+    fn ask_away(&self) {
+        let mut table = self.table();
+        for away in table.away.values_mut() {
+            let mut message = LinkMessage::default();
+            message.header.index = away.index;
+            message.attributes.push(LinkAttribute::IfNetnsId(away.namespace));
+            let answer = request(message, false).and_then(|socket| socket.recv_from_full());
+            let mut found = None;
+            each(answer.as_ref().map_or(&[], |(bytes, _)| bytes), |payload| {
+                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) = payload {
+                    found = link(&m, away.link.as_ref());
                 }
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m)) => {
-                    table.remove(&m.header.index);
-                }
-                NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => heard(Heard::End),
-                _ => {}
-            }
-            match rest.get(len.max(16)..) {
-                Some(more) if !more.is_empty() => rest = more,
-                _ => return,
-            }
+            });
+            away.link = found;
         }
     }
+}
+
+/// Asks the kernel for a netdev, or for all; the answer comes at the socket.
+fn request(message: LinkMessage, all: bool) -> Result<Socket> {
+    let mut header = NetlinkHeader::default();
+    header.flags = if all { NLM_F_REQUEST | NLM_F_DUMP } else { NLM_F_REQUEST };
+    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(message));
+    let mut request = NetlinkMessage::new(header, payload);
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&bytes, 0)?;
+    Ok(socket)
+}
+
+/// Calls `look` with each message of the kernel in `bytes`.
+fn each(bytes: &[u8], mut look: impl FnMut(NetlinkPayload<RouteNetlinkMessage>)) {
+    let mut rest = bytes;
+    while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
+        let len = (message.header.length as usize).next_multiple_of(4);
+        look(message.payload);
+        match rest.get(len.max(16)..) {
+            Some(more) if !more.is_empty() => rest = more,
+            _ => return,
+        }
+    }
+}
+
+/// Takes in messages about this namespace.
+fn take(table: &mut Table, bytes: &[u8], mut heard: impl FnMut(Heard)) {
+    each(bytes, |payload| match payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) => {
+            heard(Heard::Link(m.header.index));
+            note(&mut table.here, &m);
+            if table.here.contains_key(&m.header.index) {
+                table.away.remove(&m.header.index);
+            }
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m)) => {
+            let link = table.here.remove(&m.header.index);
+            match moved_to(&m) {
+                // What comes of it there is said next.
+                Some((namespace, index)) => {
+                    table.away.insert(m.header.index, Away { namespace, index, link })
+                }
+                None => table.away.remove(&m.header.index),
+            };
+        }
+        NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => heard(Heard::End),
+        _ => {}
+    });
+}
+
+/// Takes in messages about another namespace; true if they were about a netdev that has moved there.
+fn take_from(table: &mut Table, namespace: i32, bytes: &[u8]) -> bool {
+    let mut ours = false;
+    each(bytes, |payload| {
+        let (m, gone) = match payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) => (m, false),
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m)) => (m, true),
+            _ => return,
+        };
+        let it = |a: &&mut Away| (a.namespace, a.index) == (namespace, m.header.index);
+        let Some(away) = table.away.values_mut().find(it) else { return };
+        away.link = if gone { None } else { link(&m, away.link.as_ref()).or(away.link.take()) };
+        ours = true;
+    });
+    ours
+}
+
+/// The namespace that a netdev has moved to, and its index there.
+fn moved_to(m: &LinkMessage) -> Option<(i32, u32)> {
+    let namespace = m.attributes.iter().find_map(|a| match a {
+        LinkAttribute::NewNetnsId(n) => Some(*n),
+        _ => None,
+    })?;
+    let index = m.attributes.iter().find_map(|a| match a {
+        LinkAttribute::NewIfIndex(i) => u32::try_from(*i).ok(),
+        _ => None,
+    });
+    Some((namespace, index.unwrap_or(m.header.index)))
 }
 
 /// What a message was.
@@ -166,8 +266,14 @@ enum Heard {
 
 /// Notes how a netdev is now.
 fn note(table: &mut BTreeMap<u32, Link>, m: &LinkMessage) {
+    if let Some(link) = link(m, table.get(&m.header.index)) {
+        table.insert(link.index, link);
+    }
+}
+
+/// A netdev as a message has it; `None` if it says nothing of it, as wireless events.
+fn link(m: &LinkMessage, before: Option<&Link>) -> Option<Link> {
     let flags = m.header.flags;
-    let before = table.get(&m.header.index);
     let mut link = Link {
         index: m.header.index,
         name: String::new(),
@@ -185,14 +291,13 @@ fn note(table: &mut BTreeMap<u32, Link>, m: &LinkMessage) {
             _ => {}
         }
     }
-    // Wireless events are messages about the link too, and say nothing of it.
     if link.name.is_empty() {
-        return;
+        return None;
     }
     if let Some(b) = before {
         link.resets = b.resets + u64::from(b.link_up != link.link_up);
     }
-    table.insert(link.index, link);
+    Some(link)
 }
 
 #[cfg(test)]

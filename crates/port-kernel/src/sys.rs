@@ -64,6 +64,85 @@ pub fn set_mtu(name: &str, mtu: u32) -> Result<()> {
     ioctl(control()?, libc::SIOCSIFMTU, &mut r)
 }
 
+/// Brings a netdev up or down.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_up(name: &str, up: bool) -> Result<()> {
+    let (mut r, control) = (request(name)?, control()?);
+    ioctl(&control, libc::SIOCGIFFLAGS, &mut r)?;
+    let flag = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel has just filled in this member.
+    let flags = unsafe { r.ifr_ifru.ifru_flags };
+    r.ifr_ifru.ifru_flags = if up { flags | flag } else { flags & !flag };
+    ioctl(&control, libc::SIOCSIFFLAGS, &mut r)
+}
+
+/// Queues of a netdev.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queues {
+    /// That receive, and as many as there can be.
+    pub rx: u32,
+    /// See `rx`.
+    pub rx_max: u32,
+    /// That send.
+    pub tx: u32,
+    /// As many as there can be.
+    pub tx_max: u32,
+}
+
+/// `struct ethtool_channels` and its commands (linux/ethtool.h).
+#[derive(Debug, Default)]
+#[repr(C)]
+struct Channels {
+    command: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+const GET_CHANNELS: u32 = 0x3c;
+const SET_CHANNELS: u32 = 0x3d;
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+
+fn ask_channels(name: &str, channels: &mut Channels) -> Result<()> {
+    let mut r = request(name)?;
+    r.ifr_ifru.ifru_data = std::ptr::from_mut(channels).cast();
+    // The kernel reads and writes `channels` while the call lasts.
+    ioctl(control()?, SIOCETHTOOL, &mut r)
+}
+
+/// The queues of a netdev.
+///
+/// # Errors
+/// The kernel's; not every driver says them.
+pub fn queues(name: &str) -> Result<Queues> {
+    let mut c = Channels { command: GET_CHANNELS, ..Channels::default() };
+    ask_channels(name, &mut c)?;
+    Ok(Queues {
+        rx: c.rx + c.combined,
+        rx_max: c.max_rx.max(c.max_combined),
+        tx: c.tx + c.combined,
+        tx_max: c.max_tx.max(c.max_combined),
+    })
+}
+
+/// Makes a netdev have `count` queues of each kind, combined ones where it has those.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_queues(name: &str, count: u32) -> Result<()> {
+    let mut c = Channels { command: GET_CHANNELS, ..Channels::default() };
+    ask_channels(name, &mut c)?;
+    c.command = SET_CHANNELS;
+    (c.rx, c.tx, c.combined) = if c.max_combined > 0 { (0, 0, count) } else { (count, count, 0) };
+    ask_channels(name, &mut c)
+}
+
 /// Sets the Ethernet address of a netdev.
 ///
 /// # Errors
@@ -176,6 +255,44 @@ pub(crate) fn packet_socket_drops(socket: &OwnedFd) -> u64 {
         0 => stats.drops.into(),
         _ => 0,
     }
+}
+
+/// Room for one control message with a number in it.
+#[repr(C, align(8))]
+struct NumberControl([u8; 32]);
+/// `NETLINK_LISTEN_ALL_NSID` (netlink(7)), which is the type of its control messages too.
+const LISTEN_ALL_NSID: libc::c_int = 8;
+
+/// Waits for an event at a netlink socket; its length, and the number of the namespace that it is about
+/// unless that is the socket's own.
+///
+/// # Errors
+/// The kernel's; `ENOBUFS` if events were lost, or this one is longer than `buffer`.
+pub(crate) fn receive_event(
+    socket: &impl AsRawFd,
+    buffer: &mut [u8],
+) -> Result<(usize, Option<i32>)> {
+    let mut control = NumberControl([0; 32]);
+    let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: integers and pointers: zeros are a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut piece, 1);
+    (message.msg_control, message.msg_controllen) = (control.0.as_mut_ptr().cast(), 32);
+    // SAFETY: the message's piece and control bytes are ours and live until the call returns.
+    let n = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_TRUNC) };
+    let n = usize::try_from(n).map_err(|_| Error::last_os_error())?;
+    if n > buffer.len() {
+        return Err(Error::from_raw_os_error(libc::ENOBUFS));
+    }
+    // SAFETY: the kernel has filled the control bytes in, and their length; it gives the first header or
+    // none.
+    let head = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: a header that is there is inside of the control bytes, which are aligned for it.
+    let is_it = unsafe { head.as_ref() }
+        .is_some_and(|h| (h.cmsg_level, h.cmsg_type) == (libc::SOL_NETLINK, LISTEN_ALL_NSID));
+    // SAFETY: its data, a number, follow it, inside of the control bytes.
+    let namespace = is_it.then(|| unsafe { libc::CMSG_DATA(head).cast::<i32>().read_unaligned() });
+    Ok((n, namespace))
 }
 
 /// True if there is something to read, or an error to be told of.

@@ -9,8 +9,8 @@
 //! and the `virtio-queue` crate's rings cost 9 to 14 times as much a packet, so both are our own.
 //!
 //! `unsafe` is in [`claim`], in [`link`], [`message`] and [`session`] (descriptors from the kernel
-//! and from the front end), in [`ring`] (guest memory) and in [`sigbus`] (guest memory that went
-//! away).
+//! and from the front end), in [`numa`] (a question to the kernel), in [`ring`] (guest memory) and in
+//! [`sigbus`] (guest memory that went away).
 
 mod claim;
 mod features;
@@ -18,6 +18,7 @@ mod link;
 mod log_budget;
 mod mem;
 mod message;
+mod numa;
 mod ring;
 mod session;
 mod sigbus;
@@ -30,7 +31,9 @@ use log_budget::LogBudget;
 use packet::{Abilities, Burst, BurstBuf, DropCounts, DropReason, Set};
 use port::{Counters, Port, Wait, Waker};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -118,6 +121,8 @@ struct Shared {
     /// Pairs among which a live transmit queue is looked for.
     tx_queues: AtomicUsize,
     mtu: AtomicU32,
+    /// NUMA node of the last guest's memory; negative if unknown.
+    node: AtomicI32,
     /// As [`Offers`].
     offers: AtomicU8,
     /// Drops before a queue was chosen; written by several threads, so by locked additions.
@@ -192,6 +197,7 @@ impl VhostPort {
             rx_queues: AtomicUsize::new(1),
             tx_queues: AtomicUsize::new(0),
             mtu: AtomicU32::new(mtu),
+            node: AtomicI32::new(-1),
             offers: AtomicU8::new(offers as u8),
             no_queue: AtomicU64::new(0),
             contended: AtomicU64::new(0),
@@ -283,6 +289,15 @@ impl Port for VhostPort {
 
     fn rx_queues(&self) -> usize {
         self.shared.rx_queues.load(Relaxed)
+    }
+
+    fn tx_queues(&self) -> usize {
+        self.shared.tx_queues.load(Relaxed)
+    }
+
+    /// Of the guest's rings, found when they started. It stays when the guest goes: most come back to it.
+    fn node(&self) -> Option<usize> {
+        usize::try_from(self.shared.node.load(Relaxed)).ok()
     }
 
     #[inline(always)]

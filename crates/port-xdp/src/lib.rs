@@ -12,12 +12,16 @@
 //! attached when the process is killed, and its ring operations are calls into C; `aya` would bring a loader
 //! for what are six instructions.
 //!
-//! `unsafe` is in [`sys`] (system calls), [`umem`], [`ring`] (shared memory) and [`queue`] (lent frames).
+//! `unsafe` is in [`sys`] (system calls), [`umem`], [`ring`] (shared memory), [`queue`] (lent frames) and
+//! [`transmit`] (copies).
 
+mod alarm;
 mod program;
 mod queue;
+mod repair;
 mod ring;
 mod sys;
+mod transmit;
 mod umem;
 
 use packet::{Burst, BurstBuf, DropReason, Set};
@@ -31,8 +35,8 @@ use std::time::{Duration, Instant};
 
 /// Receive queues of a port at most, as in OVS.
 pub const MAX_QUEUES: usize = 16;
-/// Bytes of a frame beyond the MTU: Ethernet header (14) and two VLAN tags (4 each).
-const FRAME_OVERHEAD: u32 = 22;
+/// Bytes of a received frame beyond the MTU: Ethernet header (14) and a VLAN tag (4).
+const FRAME_OVERHEAD: u32 = 18;
 /// How long a queue's last socket may take to go: the kernel does it later. And the program of a process
 /// that was killed.
 const QUEUE_LIMIT: Duration = Duration::from_millis(200);
@@ -77,6 +81,11 @@ pub struct Config {
     pub tx_size: u32,
     /// Largest IP packet that is sent, in bytes.
     pub mtu: u32,
+    /// Whether checksums are recognised that senders on this host have left to be done, and completed for who cannot:
+    /// by default where frames are copied, for those of a wire have theirs.
+    pub csum_repair: Option<bool>,
+    /// Frames longer than a page pass, where the kernel and the driver can do that (Linux 6.6).
+    pub long_frames: bool,
     /// Whether segments of TCP that come in one burst are joined to super-frames ([`Burst::coalesce`]).
     pub gro: bool,
 }
@@ -95,31 +104,36 @@ pub struct XdpPort {
 }
 
 impl XdpPort {
-    /// Opens the netdev's queues. Whatever mode is not to be had is logged.
+    /// Opens the netdev's queues. If that is in a lesser mode, why is logged.
     ///
     /// # Errors
     /// Says which step failed.
     pub fn open(config: &Config) -> Result<XdpPort> {
         let all = [Mode::ZeroCopy, Mode::Native, Mode::Generic];
         let wanted = config.mode.as_ref().map_or(&all[..], std::slice::from_ref);
-        let mut last = Error::from(ErrorKind::Unsupported);
+        let mut refused: Vec<(Mode, Error)> = Vec::new();
         for &mode in wanted {
             match XdpPort::try_mode(config, mode) {
-                Ok(port) => return Ok(port),
+                Ok(port) => {
+                    for (mode, e) in refused {
+                        let (name, mode) = (&config.name, mode.name());
+                        tracing::info!("{name}: xdp-mode {mode} is not to be had: {e}");
+                    }
+                    return Ok(port);
+                }
                 // No other mode helps against that.
                 Err(e) if e.kind() == ErrorKind::ResourceBusy => return Err(e),
-                Err(e) => {
-                    let (name, mode) = (&config.name, mode.name());
-                    tracing::info!("{name}: xdp-mode {mode} is not to be had: {e}");
-                    last = e;
-                }
+                Err(e) => refused.push((mode, e)),
             }
         }
-        Err(last)
+        // The last one is the one that asks least of the driver.
+        let last = refused.pop().unwrap_or((Mode::Generic, ErrorKind::Unsupported.into()));
+        Err(named(last.1, &format!("xdp-mode {}", last.0.name())))
     }
 
     fn try_mode(config: &Config, mode: Mode) -> Result<XdpPort> {
-        let attach = || Program::attach(config.index, config.queues as u32, mode);
+        let attach =
+            || Program::attach(config.index, config.queues as u32, mode, config.long_frames);
         let program = until_free(PROGRAM_LIMIT, attach)?;
         let mut queues = Vec::new();
         for number in 0..config.queues as u32 {
@@ -140,6 +154,11 @@ impl XdpPort {
         })
     }
 
+    /// Whether checksums are recognised that senders have left to be done.
+    pub fn repairs_checksums(&self) -> bool {
+        self.queues.iter().all(|q| q.repair)
+    }
+
     /// The netdev's index.
     pub fn index(&self) -> u32 {
         self.index
@@ -153,6 +172,12 @@ impl XdpPort {
     /// Whether all frames lie in huge pages.
     pub fn huge_pages(&self) -> bool {
         self.huge_pages
+    }
+
+    /// The largest MTU whose frames can be received, in bytes.
+    pub fn mtu_limit(&self) -> u32 {
+        let longest = self.queues.iter().map(Queue::longest_received).min();
+        longest.unwrap_or_default() as u32 - FRAME_OVERHEAD
     }
 
     /// The longest IP packet that is sent, in bytes.
@@ -198,9 +223,8 @@ impl Port for XdpPort {
     }
 
     fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set) {
-        let longest = self.mtu().saturating_add(FRAME_OVERHEAD) as usize;
         let queue = self.queues.get(thread % self.queues.len().max(1));
-        if !queue.is_some_and(|q| q.tx(burst, set, longest)) {
+        if !queue.is_some_and(|q| q.tx(burst, set, self.mtu())) {
             self.contended.fetch_add(set.len() as u64, Relaxed);
         }
     }
@@ -216,7 +240,13 @@ impl Port for XdpPort {
         sum
     }
 
-    fn wait_for(&self, queue: usize, _waker: &Arc<Waker>) -> Wait {
-        self.queues.get(queue).map_or(Wait::Quiet, Queue::wait_for)
+    fn wait_for(&self, queue: usize, waker: &Arc<Waker>) -> Wait {
+        self.queues.get(queue).map_or(Wait::Quiet, |q| q.wait_for(waker))
+    }
+
+    fn wait_over(&self, queue: usize, waker: &Arc<Waker>) {
+        if let Some(queue) = self.queues.get(queue) {
+            queue.wait_over(waker);
+        }
     }
 }

@@ -12,6 +12,8 @@ const ATTACH_XDP: u32 = 37;
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` (linux/if_link.h).
 const GENERIC: u32 = 1 << 1;
 const DRIVER: u32 = 1 << 2;
+/// `BPF_F_XDP_HAS_FRAGS`: the program does not mind packets in several pieces (Linux 5.18).
+const HAS_FRAGMENTS: u32 = 1 << 5;
 /// What becomes of a packet whose queue has no socket (`XDP_PASS`).
 const PASS: i32 = 2;
 /// Offset of `rx_queue_index` in `struct xdp_md`.
@@ -56,11 +58,21 @@ impl Drop for Program {
 
 impl Program {
     /// Attaches it to a netdev.
-    pub(crate) fn attach(index: u32, queues: u32, mode: Mode) -> Result<Program> {
+    pub(crate) fn attach(
+        index: u32,
+        queues: u32,
+        mode: Mode,
+        long_frames: bool,
+    ) -> Result<Program> {
         // map_type, key_size, value_size, max_entries
         let map = bpf_fd(MAP_CREATE, &[XSKMAP, 4, 4, queues]);
         let map = map.map_err(|e| named(e, "a map of sockets"))?;
-        let program = load(&map).map_err(|e| named(e, "loading the XDP program"))?;
+        // A kernel that knows no fragments has none.
+        let program = match long_frames {
+            true => load(&map, HAS_FRAGMENTS).or_else(|_| load(&map, 0)),
+            false => load(&map, 0),
+        };
+        let program = program.map_err(|e| named(e, "loading the XDP program"))?;
         let flags = if mode == Mode::Generic { GENERIC } else { DRIVER };
         // prog_fd, target_ifindex, attach_type, flags
         let attributes = [program.as_raw_fd().cast_unsigned(), index, ATTACH_XDP, flags];
@@ -69,6 +81,7 @@ impl Program {
                 std::io::ErrorKind::ResourceBusy,
                 "another XDP program is attached to the netdev (`ip link show` names it); it stays",
             ),
+            Some(libc::EOPNOTSUPP) => named(e, "the driver has no XDP"),
             _ => named(e, "attaching the XDP program"),
         })?;
         Ok(Program { map, link })
@@ -94,7 +107,7 @@ impl Program {
     }
 }
 
-fn load(map: &OwnedFd) -> Result<OwnedFd> {
+fn load(map: &OwnedFd, flags: u32) -> Result<OwnedFd> {
     /// The first attributes of `BPF_PROG_LOAD`, to `expected_attach_type`.
     #[repr(C)]
     struct Load {
@@ -122,7 +135,7 @@ fn load(map: &OwnedFd) -> Result<OwnedFd> {
         log_size: 0,
         log: 0,
         kernel_version: 0,
-        flags: 0,
+        flags,
         name: *b"vswitch_xsk\0\0\0\0\0",
         index: 0,
         attach: ATTACH_XDP,

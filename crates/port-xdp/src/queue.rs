@@ -1,39 +1,50 @@
 //! One queue: a socket, its rings and frames.
 
+use crate::alarm::Alarm;
+use crate::repair::left_to_do;
 use crate::ring::Ring;
 use crate::sys::{self, Offsets, Statistics};
 use crate::umem::{FRAME, Umem};
 use crate::{Config, Mode, named};
-use packet::arch::cycles;
-use packet::{
-    Abilities, BURST, Burst, BurstBuf, DropReason, HEADER_BYTES, Lender, Packet, Segment, Set,
-};
-use port::{Counters, Finished, QueueCounters, Wait};
+use packet::{BURST, Burst, BurstBuf, DropReason, HEADER_BYTES, Lender, MAX_FRAME};
+use port::{Counters, Finished, QueueCounters, Wait, Waker};
 use rustix::fd::OwnedFd;
 use std::cell::UnsafeCell;
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 
-/// Cycles for which a thread tries to send while another does: a burst takes that long.
-const SPIN: u64 = 50_000;
+/// Frames that one packet takes at most: three hold the longest MTU, 9702. Received ones may have one for each page
+/// of a socket buffer (`MAX_SKB_FRAGS`) and one for its head.
+pub(crate) const TX_PARTS: usize = 3;
+const RX_PARTS: usize = 18;
 
-/// Frames that the kernel sends in one call where it copies (`TX_BATCH_SIZE`).
-const KICK: u32 = 32;
+/// `XDP_USE_SG`, a flag of bind, and `XDP_PKT_CONTD`, an option of descriptors: the packet goes on in the next one
+/// (linux/if_xdp.h; Linux 6.6).
+const USE_PARTS: u16 = 1 << 4;
+pub(crate) const CONTINUED: u32 = 1;
+
+/// Bytes in front of a received frame (`XDP_PACKET_HEADROOM`).
+const KERNEL_HEADROOM: usize = 256;
 
 /// A descriptor (`xdp_desc`).
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-struct Descriptor {
-    at: u64,
-    len: u32,
-    options: u32,
+pub(crate) struct Descriptor {
+    pub(crate) at: u64,
+    pub(crate) len: u32,
+    pub(crate) options: u32,
+}
+
+/// The frame that an address is in.
+pub(crate) fn frame_of(at: u64) -> u64 {
+    at & !(FRAME as u64 - 1)
 }
 
 /// Something that one thread at a time has.
-struct Claim<T> {
+pub(crate) struct Claim<T> {
     taken: AtomicBool,
-    value: UnsafeCell<T>,
+    pub(crate) value: UnsafeCell<T>,
 }
 
 // SAFETY: `value` is reached only by who changed `taken` from false to true.
@@ -44,11 +55,11 @@ impl<T> Claim<T> {
         Claim { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
-    fn try_take(&self) -> bool {
+    pub(crate) fn try_take(&self) -> bool {
         !self.taken.swap(true, Acquire)
     }
 
-    fn release(&self) {
+    pub(crate) fn release(&self) {
         self.taken.store(false, Release);
     }
 }
@@ -62,38 +73,27 @@ struct Rx {
 }
 
 /// What sending needs.
-struct Tx {
-    ring: Ring<Descriptor>,
-    completion: Ring<u64>,
-    free: Vec<u64>,
-}
-
-/// What went out in one call.
-#[derive(Default)]
-struct Sum {
-    packets: u64,
-    header_bytes: u64,
-    payload_bytes: u64,
-    done: Finished,
-}
-
-impl Sum {
-    fn add(&mut self, head: usize, payload: usize) {
-        self.packets += 1;
-        self.header_bytes += head as u64;
-        self.payload_bytes += payload as u64;
-    }
+pub(crate) struct Tx {
+    pub(crate) ring: Ring<Descriptor>,
+    pub(crate) completion: Ring<u64>,
+    pub(crate) free: Vec<u64>,
 }
 
 /// See the module's documentation. Fields are dropped in this order: what uses memory before the memory.
 pub(crate) struct Queue {
     rx: Claim<Rx>,
-    tx: Claim<Tx>,
-    socket: Arc<OwnedFd>,
-    umem: Umem,
+    pub(crate) tx: Claim<Tx>,
+    pub(crate) socket: OwnedFd,
+    alarm: Alarm,
+    pub(crate) umem: Umem,
+    /// Whether packets may be longer than a frame.
+    pub(crate) parts: bool,
+    /// Whether to look for checksums that were left to be done.
+    pub(crate) repair: bool,
+    /// Whether to join segments of TCP.
     gro: bool,
     received: QueueCounters,
-    sent: QueueCounters,
+    pub(crate) sent: QueueCounters,
 }
 
 impl Queue {
@@ -132,15 +132,23 @@ impl Queue {
             fill.push(frame * FRAME as u64);
         }
         fill.publish();
-        let rx = Rx { ring, fill, lent: Vec::with_capacity(BURST) };
+        let rx = Rx { ring, fill, lent: Vec::with_capacity(BURST + RX_PARTS) };
         let ring = Ring::map(&socket, libc::XDP_PGOFF_TX_RING as u64, tx_size, offsets.tx)?;
         let free = (fill_size..frames).map(|n| u64::from(n) * FRAME as u64).collect();
         let tx = Tx { ring, completion, free };
         let copy = if mode == Mode::ZeroCopy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
-        sys::bind(&socket, config.index, number, copy | libc::XDP_USE_NEED_WAKEUP)?;
+        let flags = copy | libc::XDP_USE_NEED_WAKEUP;
+        let bind = |more| sys::bind(&socket, config.index, number, flags | more);
+        // Older kernels do not know the flag, and not every driver can do it.
+        let parts = config.long_frames && bind(USE_PARTS).is_ok();
+        if !parts {
+            bind(0)?;
+        }
+        let repair = config.csum_repair.unwrap_or(mode != Mode::ZeroCopy);
         let (received, sent) = Default::default();
-        let (rx, tx, socket) = (Claim::new(rx), Claim::new(tx), Arc::new(socket));
-        Ok(Queue { rx, tx, socket, umem, gro: config.gro, received, sent })
+        let (rx, tx, alarm) = (Claim::new(rx), Claim::new(tx), Alarm::new()?);
+        let gro = config.gro;
+        Ok(Queue { rx, tx, socket, alarm, umem, parts, repair, gro, received, sent })
     }
 
     pub(crate) fn socket(&self) -> &OwnedFd {
@@ -149,6 +157,11 @@ impl Queue {
 
     pub(crate) fn has_huge_pages(&self) -> bool {
         self.umem.huge
+    }
+
+    /// Bytes of the longest frame that can be received.
+    pub(crate) fn longest_received(&self) -> usize {
+        if self.parts { TX_PARTS * FRAME } else { FRAME - KERNEL_HEADROOM }
     }
 
     /// Takes a burst and lends it.
@@ -162,14 +175,28 @@ impl Queue {
         let (mut private, mut borrowed) = (0, 0);
         while rx.lent.len() < BURST {
             let Some(d) = rx.ring.pop() else { break };
-            rx.lent.push(d.at & !(FRAME as u64 - 1));
-            match self.fetch(buf, &d) {
+            rx.lent.push(frame_of(d.at));
+            let fetched = match d.options & CONTINUED {
+                0 => self.fetch(buf, &d),
+                _ => self.fetch_parts(buf, &d, rx),
+            };
+            match fetched {
                 Ok((head, len)) => {
+                    if self.repair
+                        && let Some(p) = buf.last()
+                        && let Some(offload) = left_to_do(p.header(), len)
+                    {
+                        buf.set_offload(offload);
+                    }
                     private += head as u64;
                     borrowed += (len - head) as u64;
                 }
                 Err(reason) => self.received.drops.add(reason, 1),
             }
+        }
+        if rx.lent.is_empty() {
+            self.rx.release();
+            return None;
         }
         rx.ring.release();
         if buf.is_empty() {
@@ -208,132 +235,40 @@ impl Queue {
         Ok((head, len))
     }
 
-    /// Sends packets of a burst. False if another thread sent for too long.
-    pub(crate) fn tx(&self, burst: &mut Burst<'_>, set: Set, longest: usize) -> bool {
-        let start = cycles();
-        while !self.tx.try_take() {
-            if cycles().wrapping_sub(start) > SPIN {
-                return false;
-            }
-            std::hint::spin_loop();
-        }
-        // SAFETY: taken just now.
-        let tx = unsafe { &mut *self.tx.value.get() };
-        while let Some(frame) = tx.completion.pop() {
-            tx.free.push(frame & !(FRAME as u64 - 1));
-        }
-        tx.completion.release();
-        tx.ring.begin();
-        let mut sum = Sum::default();
-        for i in set {
-            let p = &burst.packets()[i];
-            let result = match p.offload.longest(p.len()) > longest.min(FRAME) {
-                true => Err((DropReason::TxMtuExceeded, p.on_wire().0)),
-                false => self.put(tx, burst, i, &mut sum),
-            };
-            if let Err((reason, packets)) = result {
-                self.sent.drops.add(reason, packets);
-            }
-        }
-        tx.ring.publish();
-        self.sent.burst(sum.packets, sum.header_bytes, sum.payload_bytes);
-        if sum.done != Finished::default() {
-            self.sent.finished(&sum.done);
-        }
-        if tx.ring.needs_wakeup() {
-            for _ in 0..tx.ring.pushed().div_ceil(KICK) {
-                sys::kick_tx(&self.socket);
-            }
-        }
-        self.tx.release();
-        true
-    }
-
-    /// Puts a packet into the transmit ring, in as many frames as it takes.
-    ///
-    /// # Errors
-    /// Why not, and how many packets of the wire are missing: of a super-frame, those for which there was no
-    /// room any more.
-    fn put(
-        &self,
-        tx: &mut Tx,
-        burst: &mut Burst<'_>,
-        i: usize,
-        sum: &mut Sum,
-    ) -> std::result::Result<(), (DropReason, u64)> {
-        let p = &burst.packets()[i];
-        if p.offload.is_super() {
-            return self.put_cut(tx, burst, i, sum);
-        }
-        if !p.suits(Abilities::NONE) {
-            burst.complete_checksum(i).map_err(|reason| (reason, 1))?;
-            sum.done.checksums += 1;
-        }
-        let p = &burst.packets()[i];
-        self.put_whole(tx, p, burst.segments(i)).map_err(|reason| (reason, 1))?;
-        sum.add(p.header().len(), p.len() - p.header().len());
-        Ok(())
-    }
-
-    fn put_whole(
-        &self,
-        tx: &mut Tx,
-        p: &Packet,
-        borrowed: &[Segment<'_>],
-    ) -> std::result::Result<(), DropReason> {
-        let (at, mut to) = self.frame(tx, p.len())?;
-        let parts = [(p.header().as_ptr(), p.header().len())].into_iter();
-        for (from, n) in parts.chain(borrowed.iter().map(|s| (s.as_ptr(), s.len()))) {
-            // SAFETY: the parts are readable while the burst is borrowed, and together as long as the
-            // packet, for which `frame` found room.
-            unsafe {
-                std::ptr::copy_nonoverlapping(from, to, n);
-                to = to.add(n);
-            }
-        }
-        tx.ring.push(Descriptor { at, len: p.len() as u32, options: 0 });
-        Ok(())
-    }
-
-    /// Cuts a super-frame.
+    /// As [`Queue::fetch`], for a packet in several frames. The kernel publishes all of them at once.
     #[cold]
-    fn put_cut(
+    fn fetch_parts(
         &self,
-        tx: &mut Tx,
-        burst: &mut Burst<'_>,
-        i: usize,
-        sum: &mut Sum,
-    ) -> std::result::Result<(), (DropReason, u64)> {
-        let all = burst.packets()[i].on_wire().0;
-        let mut cut = burst.cut(i).map_err(|reason| (reason, all))?;
-        while let Some(payload) = cut.advance() {
-            let head = cut.headers().len();
-            let room = self.frame(tx, head + payload);
-            let (at, to) = room.map_err(|reason| (reason, 1 + cut.rest() as u64))?;
-            // SAFETY: `frame` found room for both.
-            unsafe {
-                cut.copy(to.add(head), payload, true);
-                cut.complete();
-                std::ptr::copy_nonoverlapping(cut.headers().as_ptr(), to, head);
+        buf: &mut BurstBuf,
+        first: &Descriptor,
+        rx: &mut Rx,
+    ) -> std::result::Result<(usize, usize), DropReason> {
+        let mut fetched = self.fetch(buf, first);
+        loop {
+            let Some(d) = rx.ring.pop() else {
+                if fetched.is_ok() {
+                    buf.pop();
+                }
+                return Err(DropReason::RxTooManySegments);
+            };
+            rx.lent.push(frame_of(d.at));
+            if let Ok((_, len)) = &mut fetched {
+                let n = d.len as usize;
+                // SAFETY: `at` found the bytes inside the area; they are the kernel's again only when the burst is
+                // given back.
+                let added =
+                    self.umem.at(d.at, n).is_some_and(|ptr| unsafe { buf.add_segment(ptr, n) });
+                if added && *len + n <= MAX_FRAME {
+                    *len += n;
+                } else {
+                    buf.pop();
+                    fetched = Err(DropReason::RxOversize);
+                }
             }
-            tx.ring.push(Descriptor { at, len: (head + payload) as u32, options: 0 });
-            sum.add(head, payload);
-            sum.done.segments += 1;
+            if d.options & CONTINUED == 0 {
+                return fetched;
+            }
         }
-        Ok(())
-    }
-
-    /// A free frame for `len` bytes, and room for its descriptor.
-    fn frame(&self, tx: &mut Tx, len: usize) -> std::result::Result<(u64, *mut u8), DropReason> {
-        if len > FRAME {
-            return Err(DropReason::TxMtuExceeded);
-        }
-        if !tx.ring.has_room() {
-            return Err(DropReason::TxRingFull);
-        }
-        let at = tx.free.pop().ok_or(DropReason::TxRingFull)?;
-        let to = self.umem.at(at, FRAME).ok_or(DropReason::TxRingBroken)?;
-        Ok((at, to))
     }
 
     pub(crate) fn add_to(&self, sum: &mut Counters) {
@@ -347,7 +282,8 @@ impl Queue {
         sum.tx_dropped += kernel.tx_invalid;
     }
 
-    pub(crate) fn wait_for(&self) -> Wait {
+    pub(crate) fn wait_for(&self, waker: &Arc<Waker>) -> Wait {
+        let alarm = self.alarm.arm(&self.socket, waker);
         if !self.rx.try_take() {
             return Wait::Poll;
         }
@@ -355,7 +291,14 @@ impl Queue {
         let rx = unsafe { &*self.rx.value.get() };
         let more = rx.ring.has_more();
         self.rx.release();
-        if more { Wait::Poll } else { Wait::Signal(self.socket.clone()) }
+        match alarm {
+            Ok(alarm) if !more => Wait::Signal(alarm),
+            _ => Wait::Poll,
+        }
+    }
+
+    pub(crate) fn wait_over(&self, waker: &Arc<Waker>) {
+        self.alarm.disarm(&self.socket, waker);
     }
 }
 

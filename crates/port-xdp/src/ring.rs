@@ -59,13 +59,13 @@ impl<T: Copy> Ring<T> {
         self.word(self.offsets.flags).load(Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 
-    /// As producer: whether there is room for one more.
-    pub(crate) fn has_room(&mut self) -> bool {
-        if self.own.wrapping_sub(self.other) < self.size {
+    /// As producer: whether there is room for `n` more.
+    pub(crate) fn has_room(&mut self, n: u32) -> bool {
+        if self.own.wrapping_sub(self.other).saturating_add(n) <= self.size {
             return true;
         }
         self.other = self.word(self.offsets.consumer).load(Acquire);
-        self.own.wrapping_sub(self.other) < self.size
+        self.own.wrapping_sub(self.other).saturating_add(n) <= self.size
     }
 
     /// As producer, with room: puts one in, to be published.

@@ -3,7 +3,7 @@
 use packet::{BurstBuf, HEADER_BYTES, Lender, Offload, Set, gso};
 use port::{Port, Wait, Waker};
 use port_xdp::{Config, Mode, XdpPort};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +36,18 @@ fn control() -> rustix::fd::OwnedFd {
 
 fn config(name: &str, index: u32, mode: Option<Mode>, queues: usize) -> Config {
     let name = name.to_owned();
-    Config { name, index, mode, queues, rx_size: 256, tx_size: 256, mtu: 1500, gro: false }
+    Config {
+        name,
+        index,
+        mode,
+        queues,
+        rx_size: 256,
+        tx_size: 256,
+        mtu: 1500,
+        long_frames: true,
+        csum_repair: None,
+        gro: false,
+    }
 }
 
 struct Nobody;
@@ -109,8 +120,51 @@ fn frames_pass_in_every_mode_and_the_program_goes_with_the_port() {
     }
 }
 
-/// The headers of a super-frame of TCP with this payload.
-fn tcp(payload: &[u8], gso_size: u16) -> (Vec<u8>, Offload) {
+/// Frames of several pages, each of another length, and super-frames cut into such.
+#[test]
+fn long_frames_pass_in_several_parts() {
+    let (a, b) = pair();
+    for device in ["xa", "xb"] {
+        run(&format!("ip link set {device} mtu 9702"));
+    }
+    for mode in [Mode::Native, Mode::Generic] {
+        let config = |name, index| Config { mtu: 9702, ..config(name, index, Some(mode), 1) };
+        let one = XdpPort::open(&config("xa", a)).expect("opens");
+        let two = XdpPort::open(&config("xb", b)).expect("opens");
+        assert!(one.mtu_limit() >= 9702, "{}", one.mtu_limit());
+        for round in 0..1000 {
+            let sent = frame(46 + round * 7919 % 9600);
+            send(&one, &sent, Offload::default());
+            assert!(receive(&two, 1) == [sent], "{mode:?}, {round}");
+        }
+        for border in [3839, 3840, 3841, 4095, 4096, 4097, 8191, 8192, 8193, 9702 + 14] {
+            let sent = frame(border - 14);
+            send(&one, &sent, Offload::default());
+            assert!(receive(&two, 1) == [sent], "{mode:?}, {border}");
+        }
+        let (payload, head, offload) = super_frame(60_000, 8948);
+        send(&one, &[head, payload.clone()].concat(), offload);
+        check_segments(&receive(&two, payload.len().div_ceil(8948)), &payload);
+        assert_eq!((one.counters().tx_dropped, two.counters().rx_dropped), (0, 0));
+    }
+}
+
+#[test]
+fn without_multi_buffer_long_frames_are_refused_and_a_long_mtu_is_told() {
+    let (a, b) = pair();
+    let short = |name, index| Config { long_frames: false, ..config(name, index, None, 1) };
+    let one = XdpPort::open(&Config { mtu: 9000, ..short("xa", a) }).expect("opens");
+    let two = XdpPort::open(&short("xb", b)).expect("opens");
+    assert_eq!(one.mtu_limit(), 4096 - 256 - 18);
+    send(&one, &frame(5000), Offload::default());
+    send(&one, &frame(1000), Offload::default());
+    assert_eq!(receive(&two, 1), [frame(1000)]);
+    assert_eq!(one.counters().drops[packet::DropReason::TxMtuExceeded as usize], 1);
+}
+
+/// A super-frame of TCP whose checksum is that of its pseudo-header.
+fn super_frame(bytes: u32, gso_size: u16) -> (Vec<u8>, Vec<u8>, Offload) {
+    let payload: Vec<u8> = (0..bytes).map(|i| (i / 7) as u8).collect();
     let mut head = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
     head.extend([0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
     head.extend([0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
@@ -125,7 +179,16 @@ fn tcp(payload: &[u8], gso_size: u16) -> (Vec<u8>, Offload) {
         csum_start: 34,
         csum_offset: 16,
     };
-    (head, offload)
+    (payload, head, offload)
+}
+
+fn check_segments(got: &[Vec<u8>], payload: &[u8]) {
+    let whole: Vec<u8> = got.iter().flat_map(|f| f[54..].to_vec()).collect();
+    assert!(whole == payload, "in order and whole");
+    for f in got {
+        let pseudo = packet::checksum::partial(0, &f[26..34]) + 6 + (f.len() - 34) as u64;
+        assert_eq!(packet::checksum::internet(pseudo, &f[34..]), 0, "a right checksum");
+    }
 }
 
 #[test]
@@ -133,31 +196,34 @@ fn super_frames_are_cut_and_checksums_completed() {
     let (a, b) = pair();
     let one = XdpPort::open(&config("xa", a, None, 1)).expect("opens");
     let two = XdpPort::open(&config("xb", b, None, 1)).expect("opens");
-    let payload: Vec<u8> = (0..60_000u32).map(|i| (i / 7) as u8).collect();
-    let (head, offload) = tcp(&payload, 1400);
+    let (payload, head, offload) = super_frame(60_000, 1400);
     send(&one, &[head, payload.clone()].concat(), offload);
     let got = receive(&two, payload.len().div_ceil(1400));
-    let whole: Vec<u8> = got.iter().flat_map(|f| f[54..].to_vec()).collect();
-    assert!(whole == payload, "in order and whole");
-    for f in &got {
-        let pseudo = packet::checksum::partial(0, &f[26..34]) + 6 + (f.len() - 34) as u64;
-        assert_eq!(packet::checksum::internet(pseudo, &f[34..]), 0, "a right checksum");
-    }
+    check_segments(&got, &payload);
     assert_eq!(one.counters().tx_segments, got.len() as u64);
 }
 
 #[test]
 fn segments_before_the_ring_was_full_count_as_sent() {
     let (a, b) = pair();
-    let one = XdpPort::open(&Config { tx_size: 64, ..config("xa", a, None, 1) }).expect("opens");
-    let two = XdpPort::open(&config("xb", b, None, 1)).expect("opens");
-    let payload = vec![7; 100 * 200];
-    let (head, offload) = tcp(&payload, 200);
-    send(&one, &[head, payload].concat(), offload);
-    assert_eq!(receive(&two, 64).len(), 64);
-    let sent = one.counters();
-    assert_eq!((sent.tx_packets, sent.tx_segments, sent.tx_dropped), (64, 64, 36));
-    assert_eq!(sent.tx_bytes, 64 * 254);
+    for device in ["xa", "xb"] {
+        run(&format!("ip link set {device} mtu 9702"));
+    }
+    let two = XdpPort::open(&Config { mtu: 9702, ..config("xb", b, None, 1) }).expect("opens");
+    // Segments of one frame each, and of three, of which one is left over.
+    for (tx_size, bytes, gso_size, fit, dropped) in
+        [(64, 20_000, 200, 64, 36), (16, 60_000, 8948, 5, 2)]
+    {
+        let config = Config { tx_size, mtu: 9702, ..config("xa", a, None, 1) };
+        let one = XdpPort::open(&config).expect("opens");
+        let (payload, head, offload) = super_frame(bytes, gso_size);
+        send(&one, &[head, payload.clone()].concat(), offload);
+        let got = receive(&two, fit);
+        check_segments(&got, &payload[..fit * usize::from(gso_size)]);
+        let (sent, fit) = (one.counters(), fit as u64);
+        assert_eq!((sent.tx_packets, sent.tx_segments, sent.tx_dropped), (fit, fit, dropped));
+        assert_eq!(sent.tx_bytes, fit * (54 + u64::from(gso_size)));
+    }
 }
 
 #[test]
@@ -186,10 +252,18 @@ fn who_waits_is_told() {
         let mut buf = BurstBuf::new();
         drop(two.rx(0, &mut buf));
     }
+    let Wait::Signal(alarm) = two.wait_for(0, &waker) else { panic!("nothing is there") };
+    let told = |milliseconds: i64| {
+        let timeout = Timespec { tv_sec: milliseconds / 1000, tv_nsec: 0 };
+        let mut watched = [PollFd::new(&*alarm, PollFlags::IN)];
+        poll(&mut watched, Some(&timeout)).expect("polls") == 1
+    };
+    assert!(!told(0));
     send(&one, &frame(60), Offload::default());
-    let start = Instant::now();
-    while !matches!(two.wait_for(0, &waker), Wait::Poll) {
-        assert!(start.elapsed() < Duration::from_secs(20));
-    }
-    assert_eq!(receive(&two, 1).len(), 1);
+    assert!(told(20_000));
+    assert!(matches!(two.wait_for(0, &waker), Wait::Poll));
+    two.wait_over(0, &waker);
+    send(&one, &frame(60), Offload::default());
+    assert!(!told(0), "who polls is not told");
+    assert_eq!(receive(&two, 2).len(), 2);
 }

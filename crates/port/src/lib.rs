@@ -24,6 +24,16 @@ pub trait Port: Send + Sync {
     /// Receive queues that carry traffic now. Changes as guests come and go.
     fn rx_queues(&self) -> usize;
 
+    /// Transmit queues that [`Port::tx`]'s `thread` is spread over; as many as receive queues by default.
+    fn tx_queues(&self) -> usize {
+        self.rx_queues()
+    }
+
+    /// The NUMA node that its packets are on, where that is known. Changes as guests come and go.
+    fn node(&self) -> Option<usize> {
+        None
+    }
+
     /// Takes the next burst from receive queue `queue` into `buf` and lends it. `None` if there is
     /// nothing, or the queue is disabled or in use.
     fn rx<'b>(&'b self, queue: usize, buf: &'b mut BurstBuf) -> Option<Burst<'b>>;

@@ -7,6 +7,8 @@
 
 mod bucket;
 mod policer;
+mod trtcm;
 
 pub use bucket::{Bucket, Limit};
 pub use policer::{Limits, Now, Policer, QosDrops, policed_bytes};
+pub use trtcm::{QueueCounts, QueueLimits, TwoRates};

@@ -1,10 +1,12 @@
 //! What a port may receive and send.
 
-use crate::{Bucket, Limit};
+use crate::trtcm::Trtcm;
+use crate::{Bucket, Limit, QueueCounts, QueueLimits};
 use packet::{Burst, Packet, Set};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of an Ethernet header, which are not counted (as OVS's DPDK ports do not).
 const ETHERNET: u64 = 14;
@@ -13,7 +15,7 @@ const ETHERNET: u64 = 14;
 pub type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// The limits of a port; `None` is no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes received, as [`policed_bytes`] counts.
     pub rx_bytes: Option<Limit>,
@@ -21,6 +23,8 @@ pub struct Limits {
     pub rx_packets: Option<Limit>,
     /// Bytes sent, as [`policed_bytes`] counts.
     pub tx_bytes: Option<Limit>,
+    /// The same by queue, if there is no `tx_bytes`.
+    pub tx_queues: Option<QueueLimits>,
 }
 
 /// Packets that a port's limits dropped, as on the wire, in the order of the switch's directions.
@@ -28,6 +32,8 @@ pub struct Limits {
 pub struct QosDrops {
     rx: AtomicU64,
     tx: AtomicU64,
+    /// What each queue has counted that there was.
+    queues: Mutex<BTreeMap<u16, Arc<QueueCounts>>>,
 }
 
 impl QosDrops {
@@ -40,6 +46,12 @@ impl QosDrops {
     pub fn tx(&self) -> u64 {
         self.tx.load(Relaxed)
     }
+
+    /// The counts of a queue. Off the packet path.
+    pub fn queue(&self, number: u16) -> Arc<QueueCounts> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.entry(number).or_default().clone()
+    }
 }
 
 /// The limits of a port at work. Shared by all threads that receive from it or send to it.
@@ -48,6 +60,7 @@ pub struct Policer {
     rx_bytes: Option<Bucket>,
     rx_packets: Option<Bucket>,
     tx_bytes: Option<Bucket>,
+    tx_queues: Option<Trtcm>,
     now: Now,
     drops: Arc<QosDrops>,
 }
@@ -56,10 +69,11 @@ impl Policer {
     /// Full buckets. `drops` outlives a policer, so that counts never fall.
     pub fn new(limits: Limits, now: Now, drops: Arc<QosDrops>) -> Policer {
         Policer {
-            limits,
             rx_bytes: limits.rx_bytes.map(Bucket::new),
             rx_packets: limits.rx_packets.map(Bucket::new),
             tx_bytes: limits.tx_bytes.map(Bucket::new),
+            tx_queues: limits.tx_queues.as_ref().map(|q| Trtcm::new(q, |n| drops.queue(n))),
+            limits,
             now,
             drops,
         }
@@ -93,9 +107,12 @@ impl Policer {
     /// Which packets of `set` may be sent; the others are counted.
     #[inline(never)]
     pub fn send(&self, burst: &Burst<'_>, set: Set) -> Set {
-        let Some(bucket) = &self.tx_bytes else { return set };
         let packets = burst.packets();
-        let passed = bucket.pass((self.now)(), set, |i| policed_bytes(&packets[i]));
+        let passed = match (&self.tx_bytes, &self.tx_queues) {
+            (Some(bucket), _) => bucket.pass((self.now)(), set, |i| policed_bytes(&packets[i])),
+            (None, Some(queues)) => queues.pass((self.now)(), packets, set),
+            (None, None) => return set,
+        };
         count(&self.drops.tx, burst, set, passed);
         passed
     }
@@ -169,6 +186,7 @@ mod tests {
             rx_packets: Some(Limit { rate: 1, burst: 3 }),
             rx_bytes: Some(Limit { rate: 1, burst: 200 }),
             tx_bytes: Some(Limit { rate: 1, burst: 100 }),
+            tx_queues: None,
         };
         let policer = Policer::new(limits, Arc::new(|| 0), drops.clone());
         let mut buf = BurstBuf::new();

@@ -23,11 +23,14 @@ pub enum Family {
     Flows,
     /// The daemon, as it stands.
     Operations,
+    /// The daemon, for as long as packets are wanted.
+    Capture,
 }
 
 /// The family of a command; `arguments` is how many words follow it.
 pub fn family(name: &str, arguments: usize) -> Family {
     match name {
+        "capture" => Family::Capture,
         "version" | "list-commands" | "exit" => Family::Operations,
         _ if name.contains('/') => Family::Operations,
         // Without a bridge it is the one that prints the configuration.
@@ -114,5 +117,6 @@ mod tests {
         assert_eq!(family("add-flow", 2), Family::Flows);
         assert_eq!(family("dpif/show", 0), Family::Operations);
         assert_eq!(family("version", 0), Family::Operations);
+        assert_eq!(family("capture", 1), Family::Capture);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
+use crate::capture;
 use crate::commands::{self, COMMANDS};
 use crate::flow_commands::{Input, OFCTL};
 
@@ -25,6 +26,7 @@ Examples:
   vswitchctl dump-flows br0
   vswitchctl dpif/show
   vswitchctl dpif-netdev/pmd-rxq-show
+  vswitchctl capture vm1 --filter tcp,tp_dst=80 -w vm1.pcapng
 ";
 
 const OPTIONS: &str = "
@@ -77,6 +79,7 @@ pub fn all() -> String {
         let line = format!("{} {}", command.name, command.usage);
         let _ = writeln!(text, "  {line:42} {}", command.about);
     }
+    let _ = writeln!(text, "\nPackets:\n  {:42} {}", capture::USAGE, capture::ABOUT);
     text.push_str(
         "\nOperations (answered by the daemon; list-commands prints all of them):\n  \
          version, list-commands, exit, and every command with a / in its name\n",
@@ -89,6 +92,9 @@ pub fn all() -> String {
 /// The help about one command.
 pub fn about(name: &str) -> Result<String> {
     let mut text = String::new();
+    if name == "capture" {
+        return Ok(format!("Usage: vswitchctl [OPTION]... {}\n{}", capture::USAGE, capture::HELP));
+    }
     if let Some(command) = OFCTL.iter().find(|command| command.name == name) {
         let _ = writeln!(text, "Usage: vswitchctl [OPTION]... {name} {}", command.usage);
         let _ = writeln!(text, "{}", command.about);

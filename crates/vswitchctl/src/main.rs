@@ -4,6 +4,7 @@
 
 mod bond;
 mod bridge;
+mod capture;
 mod cli;
 mod commands;
 mod controller;
@@ -68,6 +69,7 @@ fn run() -> Result<()> {
         Request::Run { options, first_options, words } => (options, first_options, words),
     };
     match daemon::family(&words[0], words.len() - 1) {
+        Family::Capture => capture::run(&options, &words),
         Family::Flows => flows::run(&options, first_options, &words),
         Family::Operations => daemon::run_operation(&options, &words),
         Family::Database => {

@@ -1,7 +1,8 @@
 //! Bridges of the running switch: their own port, their tables, and the state of their ports' links.
 
-use crate::desired::{Bridge, BridgeMac, Desired};
-use crate::switch::Switch;
+use crate::desired::{Bridge, BridgeMac, Desired, Interface};
+use crate::interface::MTU_DEFAULT;
+use crate::switch::{Running, Switch};
 use flow::{DpPort, Mac};
 use openflow::{
     Action, BucketPlace, Command, FlowMod, Group, GroupCommand, GroupMod, GroupType, Selection,
@@ -23,6 +24,7 @@ impl Switch {
             info!("bridge {name}: deleted");
         }
         self.packet_ins.retain(|name| desired.bridges.iter().any(|b| b.name == name));
+        self.closed_mirrors.retain(|name, _| desired.bridges.iter().any(|b| b.name == *name));
     }
 
     /// Adds the bridge or changes its settings.
@@ -121,6 +123,30 @@ impl Switch {
                 }
             }
         }
+    }
+
+    /// Gives devices of our own that ask for no MTU the lowest of their bridge's other interfaces, or the
+    /// default if there are none, as OVS does: what the host sends then fits all of them.
+    pub(crate) fn follow_mtus(&mut self) {
+        let asked = |i: &Interface| i.mtu_request.is_some();
+        for bridge in &self.desired.bridges {
+            let running =
+                bridge.interfaces.iter().filter_map(|i| Some((i, self.running.get(&i.name)?)));
+            let counts = |i: &Interface, r: &Running| {
+                !r.opened.is_patch() && (asked(i) || !r.opened.is_own())
+            };
+            let lowest =
+                running.clone().filter(|(i, r)| counts(i, r)).map(|(_, r)| r.opened.state().mtu);
+            let lowest = lowest.min().unwrap_or(MTU_DEFAULT);
+            let new = self.mtus.insert(bridge.name.clone(), lowest) != Some(lowest);
+            for (i, r) in running.filter(|(i, _)| !asked(i)) {
+                if let Err(e) = r.opened.follow_mtu(lowest, new) {
+                    warn!("{}: {e}", i.name);
+                }
+            }
+        }
+        let there = |name: &String| self.desired.bridges.iter().any(|b| b.name == *name);
+        self.mtus.retain(|name, _| there(name));
     }
 
     fn bridge_mac(&self, bridge: &Bridge) -> Mac {

@@ -10,7 +10,6 @@ use crate::{database, log, startfile};
 use anyhow::{Context, Result, bail};
 use ovsdb::client::ClientError;
 use ovsdb::jsonrpc::Message;
-use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::info;
@@ -55,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let source = open_source(options)?;
     let (events, inbox) = channel();
     stop_on_signals(events.clone())?;
-    let switch = new_switch(rundir, events.clone())?;
+    let switch = new_switch(options, events.clone())?;
     let control = rundir.join(format!("vswitchd.{}.ctl", std::process::id()));
     let unixctl = unixctl::Server::bind(&control, commands::all(&switch, events.clone()))
         .with_context(|| format!("cannot listen on {}", control.display()))?;
@@ -77,13 +76,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// The switch, telling the main thread when an interface changes.
-fn new_switch(rundir: &Path, events: Sender<Event>) -> Result<Shared> {
+fn new_switch(options: &Options, events: Sender<Event>) -> Result<Shared> {
     let events = Mutex::new(events);
     let notify = Arc::new(move || {
         let sender = events.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = sender.send(Event::Interface);
     });
-    let switch = Switch::new(rundir.to_owned(), notify).context("starting the revalidator")?;
+    let switch = Switch::new(options.rundir.clone(), options.sysfs.clone(), notify);
+    let switch = switch.context("starting the revalidator")?;
     Ok(Arc::new(Mutex::new(switch)))
 }
 

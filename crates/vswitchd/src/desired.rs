@@ -7,7 +7,7 @@ use flow::Mac;
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row, Selection};
 use pipeline::{
-    BridgeConfig, DEFAULT_VLAN_LIMIT, MAX_VLAN_LIMIT, PortColumns, PortConfig, VlanSet,
+    BridgeConfig, DEFAULT_VLAN_LIMIT, MAX_VLAN_LIMIT, PortColumns, PortConfig, Snooping, VlanSet,
 };
 use pmd::{Assign, AutoBalance, Rules, SleepMax};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,7 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "fail_mode",
             "flow_tables",
             "flood_vlans",
+            "mcast_snooping_enable",
             "mirrors",
         ]),
     ),
@@ -72,7 +73,8 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "qos",
         ]),
     ),
-    ("QoS", Some(&["type", "other_config"])),
+    ("QoS", Some(&["type", "other_config", "queues"])),
+    ("Queue", Some(&["other_config"])),
     (
         "Interface",
         Some(&[
@@ -122,6 +124,8 @@ pub(crate) struct Interface {
     pub(crate) local: bool,
     /// `other_config:pmd-rxq-affinity`: cores of queues.
     pub(crate) affinity: BTreeMap<usize, usize>,
+    /// `other_config:tx-steering` is `hash`: flows have transmit queues, not threads.
+    pub(crate) steer_by_hash: bool,
     /// The address that its device is to have. An internal one that asks for none gets one that stays
     /// when the daemon starts again.
     pub(crate) mac: Option<Mac>,
@@ -273,12 +277,20 @@ impl Reading<'_> {
         };
         let default = BridgeConfig::default();
         let flood_vlans = VlanSet::of(row.integers("flood_vlans"));
+        let is_on = |key| row.map_value("other_config", key) == Some("true");
+        let snooped = Snooping::default();
+        let snooping = row.boolean("mcast_snooping_enable").then(|| Snooping {
+            aging_s: number("mcast-snooping-aging-time").unwrap_or(snooped.aging_s),
+            table_size: number("mcast-snooping-table-size").unwrap_or(snooped.table_size),
+            flood_unregistered: !is_on("mcast-snooping-disable-flood-unregistered"),
+        });
         let config = BridgeConfig {
             mac_aging_s: number("mac-aging-time").unwrap_or(default.mac_aging_s),
             mac_table_size: number("mac-table-size").unwrap_or(default.mac_table_size),
-            forward_bpdu: row.map_value("other_config", "forward-bpdu") == Some("true"),
+            forward_bpdu: is_on("forward-bpdu"),
             flood_vlans,
             vlan_limit: self.vlan_limit,
+            snooping,
         };
         let datapath_type = row.string("datapath_type");
         if !["", "system", "netdev"].contains(&datapath_type) {
@@ -304,6 +316,14 @@ impl Reading<'_> {
             for uuid in members {
                 let Some(row) = self.db.row("Interface", uuid) else { continue };
                 if self.seen.insert(uuid) {
+                    let steering = row.map_value("other_config", "tx-steering");
+                    if let Some(other) = steering.filter(|s| !["hash", "thread"].contains(s)) {
+                        let name = row.string("name");
+                        self.complaints.push(format!(
+                            "interface {name}: other_config:tx-steering=\"{other}\" is neither thread nor \
+                             hash; thread is used"
+                        ));
+                    }
                     let mut interface = interface(uuid, row, bonded, bridge, config);
                     interface.qos = qos.clone();
                     interfaces.push(interface);
@@ -319,6 +339,7 @@ impl Reading<'_> {
 
     /// Settings of a row of Port.
     fn port(&mut self, row: &Row) -> PortConfig {
+        let is_on = |key| row.map_value("other_config", key) == Some("true");
         let columns = PortColumns {
             vlan_mode: row.optional_string("vlan_mode"),
             tag: row.integer("tag"),
@@ -327,6 +348,8 @@ impl Reading<'_> {
             qinq_ethtype: row.map_value("other_config", "qinq-ethtype"),
             priority_tags: row.map_value("other_config", "priority-tags"),
             protected: row.boolean("protected"),
+            mcast_flood: is_on("mcast-snooping-flood"),
+            mcast_flood_reports: is_on("mcast-snooping-flood-reports"),
         };
         let name = row.string("name");
         PortConfig::new(&columns, |c| self.complaints.push(format!("port {name}: {c}")))
@@ -401,6 +424,7 @@ fn interface(uuid: Uuid, row: &Row, bonded: bool, bridge: &str, port: PortConfig
         kind: kind.to_owned(),
         local,
         affinity: affinity(row.map_value("other_config", "pmd-rxq-affinity").unwrap_or_default()),
+        steer_by_hash: row.map_value("other_config", "tx-steering") == Some("hash"),
         mac: asked.or(stays),
         options: row.string_map("options"),
         mtu_request: row.integer("mtu_request"),

@@ -83,17 +83,22 @@ impl Opened {
                 link = Some(found);
                 Device::Netdev(Arc::new(netdev))
             }
-            What::Xdp { netdev, mode, queues, rx_size, tx_size, gro } => {
+            What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro } => {
                 let found = links.find(netdev);
                 let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
+                if let Some(queues) = queues {
+                    follow_queues(netdev, *queues)?;
+                }
                 let config = port_xdp::Config {
                     name: name.to_owned(),
                     index: found.index,
                     mode: *mode,
-                    queues: *queues,
+                    queues: queues.unwrap_or(1),
                     rx_size: *rx_size,
                     tx_size: *tx_size,
                     mtu: found.mtu,
+                    long_frames: true,
+                    csum_repair: *csum_repair,
                     gro: *gro,
                 };
                 let port = XdpPort::open(&config).map_err(|e| format!("cannot open: {e}"))?;
@@ -149,6 +154,11 @@ impl Opened {
         Counters { rx_packets, rx_bytes, tx_packets, tx_bytes, ..Counters::default() }
     }
 
+    /// True for a device that the switch makes in the host.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.device, Device::Tap(_))
+    }
+
     /// True if packets only go from bridge to bridge.
     pub(crate) fn is_patch(&self) -> bool {
         matches!(self.device, Device::Patch(_))
@@ -159,9 +169,22 @@ impl Opened {
         matches!(self.device, Device::Tap(_) | Device::Netdev(_))
     }
 
+    /// The NUMA node that `sysfs` says a NIC is on.
+    pub(crate) fn device_node(&self, sysfs: &Path) -> Option<usize> {
+        let Device::Xdp(_) = self.device else { return None };
+        let device = sysfs.join("class/net").join(self.link()?.name).join("device/numa_node");
+        // A device of no node has -1.
+        std::fs::read_to_string(device).ok()?.trim().parse().ok()
+    }
+
     /// What the kernel says of the netdev.
     fn link(&self) -> Option<Link> {
         self.links.by_index(self.index).filter(|_| self.index > 0)
+    }
+
+    /// The same wherever the netdev is now, as far as is known.
+    fn link_anywhere(&self) -> Option<Link> {
+        self.link().or_else(|| self.links.away(self.index))
     }
 
     /// True if what it was opened from is there no more. A device of our own lives as long as it is open,
@@ -176,17 +199,29 @@ impl Opened {
 
     /// Has frames limited to the MTU that the netdev has now, and none sent to a device that is down.
     pub(crate) fn follow_link(&self) {
-        match (&self.device, self.link()) {
+        match (&self.device, self.link_anywhere()) {
             (Device::Tap(port), Some(link)) => {
                 port.set_mtu(link.mtu);
                 port.set_up(link.admin_up);
             }
-            // In another namespace: the kernel says it when it is asked.
+            // Where nothing is known of it: the kernel says it when it is asked.
             (Device::Tap(port), None) => port.set_up(true),
             (Device::Netdev(port), Some(link)) => port.set_mtu(link.mtu),
             (Device::Xdp(port), Some(link)) => port.set_mtu(link.mtu),
             _ => {}
         }
+    }
+
+    /// What is wrong with it as it is now, for the row's `error` column.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let Device::Xdp(port) = &self.device else { return None };
+        let (mtu, most) = (port.mtu(), port.mtu_limit());
+        (mtu > most).then(|| {
+            format!(
+                "the netdev's MTU is {mtu}, and frames beyond {most} are lost: the kernel or the driver has no \
+                 multi-buffer AF_XDP (Linux 6.6); set mtu_request={most} or less"
+            )
+        })
     }
 
     /// Changes what guests are offered that come from now on, and what the host may leave to do in frames.
@@ -211,11 +246,21 @@ impl Opened {
         let (Some(mtu), Some(link)) = (asked, self.link()) else { return Ok(()) };
         if link.mtu != mtu {
             let done = port_kernel::set_mtu(&link.name, mtu);
-            done.map_err(|e| format!("mtu_request {mtu} cannot be followed: {e}"))?;
+            done.map_err(|e| format!("the MTU cannot be {mtu}: {e}"))?;
             self.links.find(&link.name);
             self.follow_link();
         }
         Ok(())
+    }
+
+    /// Gives a device of our own its bridge's MTU: always if that is new, else only if the device's is larger,
+    /// since its host may want a smaller one.
+    ///
+    /// # Errors
+    /// A line for the log.
+    pub(crate) fn follow_mtu(&self, mtu: u32, new: bool) -> Result<(), String> {
+        let (Device::Tap(_), Some(link)) = (&self.device, self.link()) else { return Ok(()) };
+        if link.mtu > mtu || (new && link.mtu != mtu) { self.set_mtu(Some(mtu)) } else { Ok(()) }
     }
 
     /// Sets the address of a device of our own.
@@ -229,6 +274,19 @@ impl Opened {
         done.map_err(|e| format!("address {mac} cannot be set: {e}"))?;
         self.links.find(&link.name);
         Ok(())
+    }
+
+    /// Brings a netdev up or down; false if there is none that could be.
+    ///
+    /// # Errors
+    /// Why the kernel does not.
+    pub(crate) fn set_up(&self, up: bool) -> Result<bool, String> {
+        let Some(link) = self.link() else { return Ok(false) };
+        port_kernel::set_up(&link.name, up)
+            .map_err(|e| format!("{} is left as it is: {e}", link.name))?;
+        self.links.find(&link.name);
+        self.follow_link();
+        Ok(true)
     }
 
     /// Ends the interface. PMD threads may still hold the port, and find it without queues; a device of
@@ -252,7 +310,7 @@ impl Opened {
             ifindex: None,
             resets: 0,
         };
-        let of_link = |mtu, mac: Option<[u8; 6]>| match self.link() {
+        let of_link = |mtu, mac: Option<[u8; 6]>| match self.link_anywhere() {
             Some(l) => State {
                 admin_up: l.admin_up,
                 link_up: l.link_up,
@@ -261,7 +319,7 @@ impl Opened {
                 ifindex: Some(l.index),
                 resets: l.resets,
             },
-            // In another namespace, where only its frames tell of it.
+            // It has moved on from one namespace to another, where only its frames tell of it.
             None => State { mtu, mac: Mac(mac.unwrap_or_default()), ..none.clone() },
         };
         match &self.device {
@@ -298,6 +356,12 @@ impl Opened {
             Device::Netdev(_) => map.insert("driver_name".to_owned(), self.driver_name()),
             Device::Xdp(port) => {
                 map.insert("xdp-mode".to_owned(), port.mode().name().to_owned());
+                map.insert("max_mtu".to_owned(), port.mtu_limit().to_string());
+                map.insert("rx-csum-repair".to_owned(), port.repairs_checksums().to_string());
+                if let Some(queues) = self.link().and_then(|l| port_kernel::queues(&l.name).ok()) {
+                    map.insert("netdev_rxq".to_owned(), queues.rx.to_string());
+                    map.insert("netdev_max_rxq".to_owned(), queues.rx_max.to_string());
+                }
                 map.insert("use-need-wakeup".to_owned(), "true".to_owned());
                 map.insert("huge-pages".to_owned(), port.huge_pages().to_string());
                 map.insert("driver_name".to_owned(), self.driver_name())
@@ -346,6 +410,9 @@ impl Opened {
             for (name, on) in s.offloads() {
                 map.insert(name.into(), on.to_string());
             }
+            if let Some(node) = port.node() {
+                map.insert("numa".into(), node.to_string());
+            }
             map.insert("num_of_vrings".into(), s.vring_sizes.len().to_string());
             map.insert("num_mem_regions".into(), s.mem_regions.to_string());
             for (i, size) in s.vring_sizes.iter().enumerate() {
@@ -357,6 +424,22 @@ impl Opened {
         }
         map
     }
+}
+
+/// Makes a netdev have as many queues as are asked for. One that says nothing of its queues has those it has.
+fn follow_queues(netdev: &str, asked: usize) -> Result<(), String> {
+    let Ok(now) = port_kernel::queues(netdev) else { return Ok(()) };
+    let (asked, most) = (asked as u32, now.rx_max.min(now.tx_max));
+    if asked > most {
+        return Err(format!(
+            "options:n_rxq={asked}, and {netdev} can have {most} receive and transmit queues at most"
+        ));
+    }
+    if now.rx == asked && now.tx == asked {
+        return Ok(());
+    }
+    let set = port_kernel::set_queues(netdev, asked);
+    set.map_err(|e| format!("{netdev} does not take options:n_rxq={asked} (ethtool -L): {e}"))
 }
 
 /// What the host may leave to do in frames that it sends. ECN and UDP are part of all.

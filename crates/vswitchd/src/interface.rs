@@ -26,8 +26,11 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Switches for offloads of one interface; the first is OVS's name of the switch for all.
 const TSO: &str = "userspace-tso-enable";
 const CSUM: &str = "userspace-csum-enable";
-/// Receive coalescing of netdevs, by the name that the kernel has for the feature (`ethtool -k`).
+/// Receive coalescing of netdevs, by the name that the kernel has for the feature (`ethtool -k`). Without being asked
+/// for it is not done: whoever gets whole frames at last pays for looking.
 const GRO: &str = "rx-gro";
+/// Whether checksums that senders on this host left to be done are recognised.
+const CSUM_REPAIR: &str = "rx-csum-repair";
 /// The range that `mtu_request` may have (as OVS's DPDK ports).
 const MTU_RANGE: std::ops::RangeInclusive<i64> = 68..=9702;
 
@@ -52,9 +55,10 @@ pub(crate) enum What {
     Xdp {
         netdev: String,
         mode: Option<port_xdp::Mode>,
-        queues: usize,
+        queues: Option<usize>,
         rx_size: u32,
         tx_size: u32,
+        csum_repair: Option<bool>,
         gro: bool,
     },
     /// One end of a patch between bridges.
@@ -151,7 +155,8 @@ pub(crate) fn spec(i: &Interface, dirs: Dirs<'_>) -> Result<Spec, String> {
         "" if i.local => tap(i, "internal"),
         "" | "system" => {
             port_kernel::check_name(&i.name)?;
-            Ok(Spec { kind: "system", what: What::Netdev { gro: gro(i)? } })
+            let gro = truth(i, GRO)?.unwrap_or(false);
+            Ok(Spec { kind: "system", what: What::Netdev { gro } })
         }
         other => Err(format!("type \"{other}\" is not supported; there are {}", TYPES.join(", "))),
     }
@@ -172,7 +177,9 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
             ));
         }
     };
-    let queues = number(i, "n_rxq", 1, 1..=MAX_QUEUES)?;
+    let asked = number(i, "n_rxq", 1, 1..=MAX_QUEUES)?;
+    let queues = i.options.contains_key("n_rxq").then_some(asked);
+    let csum_repair = truth(i, CSUM_REPAIR)?;
     let size = |key| {
         let size = number(i, key, 2048, 64..=8192)?;
         let fits = size.is_power_of_two();
@@ -180,17 +187,18 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
             .ok_or_else(|| format!("options:{key}={size} is not a power of two"))
     };
     let (rx_size, tx_size) = (size("n_rxq_desc")?, size("n_txq_desc")?);
-    let gro = gro(i)?;
-    Ok(Spec { kind, what: What::Xdp { netdev, mode, queues, rx_size, tx_size, gro } })
+    let gro = truth(i, GRO)?.unwrap_or(false);
+    let what = What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro };
+    Ok(Spec { kind, what })
 }
 
-/// Whether segments of TCP that come are joined to super-frames. Without being asked for it is not done: whoever
-/// gets whole frames at last pays for looking.
-fn gro(i: &Interface) -> Result<bool, String> {
-    match i.options.get(GRO).map(String::as_str) {
-        None | Some("false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(other) => Err(format!("options:{GRO} is \"{other}\", neither true nor false")),
+/// An option that is true or false.
+fn truth(i: &Interface, key: &str) -> Result<Option<bool>, String> {
+    match i.options.get(key).map(String::as_str) {
+        None => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(other) => Err(format!("options:{key} is \"{other}\", neither true nor false")),
     }
 }
 
@@ -319,9 +327,16 @@ mod tests {
         let xdp = spec(&row("afxdp", &[("n_rxq", "2"), ("n_rxq_desc", "1024")]), dirs);
         let netdev = "p1".to_owned();
         let (rx_size, tx_size) = (1024, 2048);
-        let what = What::Xdp { netdev, mode: None, queues: 2, rx_size, tx_size, gro: false };
+        let (queues, csum_repair, gro) = (Some(2), None, false);
+        let what = What::Xdp { netdev, mode: None, queues, rx_size, tx_size, csum_repair, gro };
         assert_eq!(xdp.expect("works").what, what);
-        for option in [("n_rxq", "17"), ("n_txq_desc", "1000"), ("xdp-mode", "fast"), (GRO, "on")] {
+        for option in [
+            ("n_rxq", "17"),
+            ("n_txq_desc", "1000"),
+            ("xdp-mode", "fast"),
+            (CSUM_REPAIR, "1"),
+            (GRO, "on"),
+        ] {
             assert!(error(&row("afxdp", &[option])).contains(option.0));
         }
         let patch = |options: &[(&str, &str)]| spec(&row("patch", options), dirs);

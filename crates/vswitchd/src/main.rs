@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bridges;
+mod capture;
 mod commands;
 mod coverage;
 mod daemon;

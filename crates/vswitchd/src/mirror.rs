@@ -78,7 +78,8 @@ fn mirror(db: &Replica, uuid: Uuid, row: &Row, complain: &mut dyn FnMut(String))
 
 impl Switch {
     /// Gives the bridge its mirrors; ports that are not there are not selected.
-    pub(crate) fn follow_mirrors(&self, bridge: &Bridge) {
+    pub(crate) fn follow_mirrors(&mut self, bridge: &Bridge) {
+        self.tell_of_closed_outputs(bridge);
         let number = |name: &String| match self.running.get(name) {
             Some(r) if r.bridge == bridge.name => Some(r.number),
             _ => (*name == bridge.name).then_some(OfPort::LOCAL),
@@ -105,6 +106,26 @@ impl Switch {
         if let Err(e) = self.pipeline.set_mirrors(&bridge.name, &configs) {
             warn!("bridge {}: {e}", bridge.name);
         }
+    }
+
+    /// Logs mirrors whose output port is not open, once until it is.
+    fn tell_of_closed_outputs(&mut self, bridge: &Bridge) {
+        let is_here = |port: &String| {
+            let running = self.running.get(port).is_some_and(|r| r.bridge == bridge.name);
+            running || *port == bridge.name
+        };
+        let closed = bridge.mirrors.iter().filter_map(|m| match &m.output {
+            Output::Port(port) if !is_here(port) => Some(format!(
+                "bridge {}: mirror {} does not work: its output_port {port} is not open (see the error of \
+                 Interface {port})",
+                bridge.name, m.name
+            )),
+            _ => None,
+        });
+        let closed: BTreeSet<String> = closed.collect();
+        let told = self.closed_mirrors.entry(bridge.name.clone()).or_default();
+        closed.difference(told).for_each(|text| warn!("{text}"));
+        *told = closed;
     }
 
     /// Packets and bytes of a bridge's mirrors, by their rows.

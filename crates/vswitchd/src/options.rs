@@ -34,6 +34,10 @@ pub(crate) struct Options {
     /// Also write the log to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
+    /// Where the host says which cores and devices are on which NUMA node. Another tree than /sys is a faked
+    /// machine, for tests of placement.
+    #[arg(long, value_name = "DIR", env = "VSWITCH_SYSFS", default_value = "/sys", hide = true)]
+    pub(crate) sysfs: PathBuf,
     /// Run in the background; returns when the switch is configured.
     #[arg(long)]
     pub(crate) detach: bool,

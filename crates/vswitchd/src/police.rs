@@ -1,13 +1,17 @@
 //! The limits of a port as its rows have them: QoS, and ingress policing of its interface.
 
+mod trtcm;
+
 use crate::desired::Interface;
+use ovsdb::Atom;
 use ovsdb::replica::{Replica, Row};
 use port::Counters;
 use qos::{Limit, Limits, QosDrops};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 /// Types of QoS that work (`qos/show-types`).
-pub(crate) const TYPES: &[&str] = &["egress-policer"];
+pub(crate) const TYPES: &[&str] = &["egress-policer", "trtcm-policer"];
 /// Bursts of ingress policing where none is given: kilobits as OVS's DPDK ports have it, thousands of
 /// packets as OVS's kernel ports.
 const BURST_KBIT: i64 = 8000;
@@ -47,13 +51,26 @@ impl Ingress {
 pub(crate) struct Qos {
     pub(crate) kind: String,
     pub(crate) settings: BTreeMap<String, String>,
+    /// Settings of its queues.
+    pub(crate) queues: BTreeMap<i64, BTreeMap<String, String>>,
 }
 
 impl Qos {
     /// The QoS of a port's row.
     pub(crate) fn of(db: &Replica, port: &Row) -> Option<Qos> {
         let row = db.row("QoS", port.uuid("qos")?)?;
-        Some(Qos { kind: row.string("type").to_owned(), settings: row.string_map("other_config") })
+        let queue = |(number, uuid): (&Atom, &Atom)| match (number, uuid) {
+            (Atom::Integer(n), Atom::Uuid(u)) => {
+                Some((*n, db.row("Queue", *u)?.string_map("other_config")))
+            }
+            _ => None,
+        };
+        let queues = row.get("queues").map(|q| q.pairs().filter_map(queue).collect());
+        Some(Qos {
+            kind: row.string("type").to_owned(),
+            settings: row.string_map("other_config"),
+            queues: queues.unwrap_or_default(),
+        })
     }
 
     /// A number of bytes, at least 1.
@@ -73,9 +90,14 @@ impl Qos {
         }
     }
 
-    /// What may be sent.
-    fn limit(&self) -> Result<(Limit, Option<String>), String> {
+    /// Limits what may be sent; a line if that is not what was asked for.
+    fn limit(&self, limits: &mut Limits) -> Result<Option<String>, String> {
         match &*self.kind {
+            "trtcm-policer" => {
+                let (queues, told) = trtcm::limits(self)?;
+                limits.tx_queues = Some(queues);
+                Ok(told)
+            }
             "egress-policer" => {
                 let (rate, cbs) = (self.bytes("cir")?, self.bytes("cbs")?);
                 let (burst, told) = usable(rate, cbs, |burst| {
@@ -84,7 +106,8 @@ impl Qos {
                          {burst} bytes are used, so that cir is reached"
                     )
                 });
-                Ok((Limit { rate, burst }, told))
+                limits.tx_bytes = Some(Limit { rate, burst });
+                Ok(told)
             }
             other => Err(format!(
                 "QoS type \"{other}\" is not supported, so nothing is limited; there is {}",
@@ -108,13 +131,8 @@ fn usable(rate: u64, burst: u64, say: impl Fn(u64) -> String) -> (u64, Option<St
 pub(crate) fn limits(i: &Interface) -> (Limits, Option<String>) {
     let mut limits = Limits::default();
     let mut error = None;
-    match i.qos.as_ref().map(Qos::limit) {
-        None => {}
-        Some(Ok((limit, told))) => {
-            limits.tx_bytes = Some(limit);
-            error = told;
-        }
-        Some(Err(told)) => error = Some(told),
+    if let Some(qos) = &i.qos {
+        error = qos.limit(&mut limits).unwrap_or_else(Some);
     }
     let p = i.ingress;
     if p.kbit > 0 {
@@ -152,13 +170,41 @@ pub(crate) fn add(sum: &mut Counters, drops: &QosDrops) {
     sum.tx_dropped += drops.tx();
 }
 
-/// `qos/show`.
-pub(crate) fn show(name: &str, qos: Option<&Qos>) -> String {
-    let Some(qos) = qos.filter(|q| q.limit().is_ok()) else {
+/// `qos/show`: what is asked for, in the order in which OVS-DPDK has it, and what queues have counted.
+pub(crate) fn show(name: &str, qos: Option<&Qos>, drops: &QosDrops) -> String {
+    let mut limits = Limits::default();
+    let Some(qos) = qos.filter(|q| q.limit(&mut limits).is_ok()) else {
         return format!("QoS not configured on {name}\n");
     };
-    let settings = qos.settings.iter().map(|(k, v)| format!("{k}: {v}\n"));
-    format!("QoS: {name} {}\n", qos.kind) + &settings.collect::<String>()
+    let mut out = format!("QoS: {name} {}\n", qos.kind);
+    let Some(queues) = &limits.tx_queues else {
+        settings(&mut out, "", &["cir", "cbs"], &qos.settings);
+        return out;
+    };
+    settings(&mut out, "", trtcm::KEYS, &qos.settings);
+    for number in trtcm::numbers(queues) {
+        let title = if number == 0 { "Default".to_owned() } else { format!("Queue {number}") };
+        let of_queue =
+            qos.queues.get(&number.into()).filter(|_| queues.queues.contains_key(&number));
+        let _ = writeln!(out, "\n{title}:");
+        settings(&mut out, "  ", trtcm::KEYS, of_queue.unwrap_or(&qos.settings));
+        let [packets, bytes, errors] = drops.queue(number).read();
+        let _ =
+            writeln!(out, "  tx_packets: {packets}\n  tx_bytes: {bytes}\n  tx_errors: {errors}");
+    }
+    out
+}
+
+/// Lines of `keys`, those that are missing as 0.
+fn settings(out: &mut String, indent: &str, keys: &[&str], of: &BTreeMap<String, String>) {
+    for key in keys {
+        let _ = writeln!(out, "{indent}{key}: {}", of.get(*key).map_or("0", String::as_str));
+    }
+}
+
+/// The numbers of a port's queues; none for a port whose limits have none.
+pub(crate) fn queues(limits: &Limits) -> Vec<u16> {
+    limits.tx_queues.as_ref().map_or_else(Vec::new, |q| trtcm::numbers(q).into_iter().collect())
 }
 
 /// `qos/show-types`.
@@ -172,7 +218,7 @@ mod tests {
 
     fn of(kind: &str, settings: &[(&str, &str)], ingress: Ingress) -> (Limits, Option<String>) {
         let settings = settings.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        let qos = Some(Qos { kind: kind.into(), settings });
+        let qos = Some(Qos { kind: kind.into(), settings, queues: BTreeMap::new() });
         limits(&Interface { qos, ingress, ..Interface::default() })
     }
 

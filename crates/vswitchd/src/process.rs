@@ -102,13 +102,20 @@ impl PidFile {
     }
 }
 
+/// True for names of sockets that the daemon makes for its own time only: control sockets, and those of
+/// captures.
+fn is_temporary(name: &str) -> bool {
+    let middle = |prefix: &str, suffix: &str| name.strip_prefix(prefix)?.strip_suffix(suffix);
+    let control = middle("vswitchd.", ".ctl").is_some_and(|pid| pid.parse::<u32>().is_ok());
+    control || middle("capture.", ".sock").is_some()
+}
+
 /// Removes control sockets that daemons in this run directory left when they were killed. To be
 /// called with the pid file locked.
 pub(crate) fn remove_stale_controls(rundir: &Path) {
     for entry in std::fs::read_dir(rundir).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|n| n.strip_prefix("vswitchd.")?.strip_suffix(".ctl"));
-        if pid.is_none_or(|p| p.parse::<u32>().is_err()) {
+        if !name.to_str().is_some_and(is_temporary) {
             continue;
         }
         let refused = |e: std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;

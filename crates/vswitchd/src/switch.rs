@@ -1,5 +1,6 @@
 //! The running switch: bridges and interfaces as they are, made to follow the configuration.
 
+use crate::capture::Captures;
 use crate::coverage::Coverage;
 use crate::desired::{Bridge, Desired, Interface};
 use crate::device::Opened;
@@ -7,16 +8,17 @@ use crate::interface::{Dirs, Spec, mtu, offers, spec};
 use crate::numbers::{claims, lowest, ordinary};
 use crate::packet_ins::PacketIns;
 use crate::police;
-use datapath::PUNTS_MAX;
+use datapath::{PUNTS_MAX, Steered};
 use flow::DpPort;
 use ovsdb::Uuid;
 use pipeline::{OfPort, Pipeline};
 use pmd::{Clock, Pool, PortEntry, Revalidator, SleepMax, Topology, parse_cpu_mask};
-use port::Counters;
+use port::{Counters, Port};
 use port_kernel::Links;
 use port_vhost::Offers;
 use qos::{Limits, Policer, QosDrops};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -43,10 +45,14 @@ pub(crate) struct Running {
     pub(crate) opened: Opened,
     /// What the pipeline was told of its link.
     pub(crate) told_up: Option<bool>,
+    /// What threads send through, if `tx-steering` is `hash`: its port, steered.
+    steered: Option<Arc<dyn Port>>,
     /// Its limits, if it has any.
     policer: Option<Arc<Policer>>,
+    /// What was said of it in its row.
+    complaint: Option<String>,
     /// What they dropped so far.
-    qos_drops: Arc<QosDrops>,
+    pub(crate) qos_drops: Arc<QosDrops>,
 }
 
 impl Running {
@@ -57,13 +63,31 @@ impl Running {
         counters
     }
 
-    /// Has these limits from now on: with full buckets, if they are others than before.
-    fn police(&mut self, limits: Limits, clock: Clock) {
-        if self.policer.as_ref().map_or(Limits::default(), |p| *p.limits()) == limits {
+    /// Spreads flows over its transmit queues from now on, or threads.
+    fn steer(&mut self, name: &str, by_hash: bool) {
+        if self.steered.is_some() == by_hash {
             return;
         }
+        let port = self.opened.port().filter(|_| by_hash);
+        let seed = RandomState::new().hash_one(name);
+        self.steered = port.map(|port| Arc::new(Steered::new(port, seed)) as Arc<dyn Port>);
+        let mode = if by_hash { "hash" } else { "thread" };
+        info!("{name}: Tx packet steering mode has been set to '{mode}'");
+    }
+
+    /// Its limits.
+    pub(crate) fn limits(&self) -> Limits {
+        self.policer.as_ref().map_or_else(Limits::default, |p| p.limits().clone())
+    }
+
+    /// Has these limits from now on: with full buckets, if they are others than before.
+    fn police(&mut self, limits: Limits, clock: Clock) {
+        if self.limits() == limits {
+            return;
+        }
+        let limited = limits != Limits::default();
         let new = || Policer::new(limits, Arc::new(move || clock.now_ns()), self.qos_drops.clone());
-        self.policer = (limits != Limits::default()).then(|| Arc::new(new()));
+        self.policer = limited.then(|| Arc::new(new()));
     }
 }
 
@@ -93,6 +117,8 @@ impl Wanted<'_> {
 /// Everything that runs.
 pub(crate) struct Switch {
     pub(crate) rundir: PathBuf,
+    /// `/sys`, or a faked one.
+    sysfs: PathBuf,
     pub(crate) clock: Clock,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) pool: Pool,
@@ -100,10 +126,14 @@ pub(crate) struct Switch {
     pub(crate) coverage: Coverage,
     /// What controllers would be told.
     pub(crate) packet_ins: PacketIns,
+    /// Who watches ports.
+    pub(crate) captures: Captures,
     /// By name, which is unique in the daemon.
     pub(crate) running: BTreeMap<String, Running>,
     /// Datapath numbers of the bridges' own ports.
     pub(crate) locals: BTreeMap<String, DpPort>,
+    /// The lowest MTU of each bridge's interfaces.
+    pub(crate) mtus: BTreeMap<String, u32>,
     /// What the kernel says of netdevs.
     pub(crate) links: Arc<Links>,
     /// By the interface's row.
@@ -111,6 +141,8 @@ pub(crate) struct Switch {
     /// What interfaces that are gone counted, so that sums never fall.
     pub(crate) departed: Counters,
     pub(crate) desired: Desired,
+    /// What was said of mirrors that have no output, by bridge.
+    pub(crate) closed_mirrors: BTreeMap<String, BTreeSet<String>>,
     wanted_mask: Option<String>,
     /// Datapath numbers that were given up, and the count of the revalidator's sweeps from which on
     /// they may be given out again.
@@ -125,29 +157,34 @@ impl Switch {
     /// If the system gives no thread, or says nothing of netdevs.
     pub(crate) fn new(
         rundir: PathBuf,
+        sysfs: PathBuf,
         notify: Arc<dyn Fn() + Send + Sync>,
     ) -> std::io::Result<Switch> {
         let changed = notify.clone();
         let links = Links::start(Box::new(move || changed()))?;
         let clock = Clock::default();
         let pipeline = Arc::new(Pipeline::new());
-        let topology = Topology::of_this_process();
+        let topology = Topology::of_this_process(&sysfs);
         let revalidator = Arc::new(Revalidator::start(pipeline.clone(), clock)?);
         let pool = Pool::new(topology, pipeline.clone(), clock, FLOW_LIMIT as usize);
         Ok(Switch {
             rundir,
+            sysfs,
             clock,
             pipeline,
             pool,
             revalidator,
             coverage: Coverage::default(),
             packet_ins: PacketIns::default(),
+            captures: Captures::default(),
             running: BTreeMap::new(),
             locals: BTreeMap::new(),
+            mtus: BTreeMap::new(),
             links,
             outcomes: BTreeMap::new(),
             departed: Counters::default(),
             desired: Desired::default(),
+            closed_mirrors: BTreeMap::new(),
             wanted_mask: None,
             resting: Vec::new(),
             notify,
@@ -190,6 +227,7 @@ impl Switch {
         }
         self.desired = desired;
         self.follow_addresses();
+        self.follow_mtus();
         self.links_changed();
         self.publish_ports();
     }
@@ -324,7 +362,10 @@ impl Switch {
         r.opened.set_offers(offers);
         let (limits, limits_error) = police::limits(w.interface);
         r.police(limits, clock);
-        let error = mtu_error.or(offers_error).or(r.opened.set_mtu(mtu).err()).or(limits_error);
+        r.steer(&w.interface.name, w.interface.steer_by_hash && !r.opened.is_patch());
+        let mtu_error = mtu_error.or(r.opened.set_mtu(mtu).err());
+        r.complaint = r.opened.complaint();
+        let error = mtu_error.or(offers_error).or(limits_error).or(r.complaint.clone());
         Outcome { ofport: r.number.0.into(), error }
     }
 
@@ -360,8 +401,18 @@ impl Switch {
         info!("bridge {bridge}: added interface {name} on port {}", number.0);
         let (uuid, bridge) = (w.interface.uuid, bridge.clone());
         let (policer, qos_drops) = limited.unwrap_or_default();
-        let running =
-            Running { uuid, bridge, number, dp, opened, told_up: None, policer, qos_drops };
+        let running = Running {
+            uuid,
+            bridge,
+            number,
+            dp,
+            opened,
+            told_up: None,
+            steered: None,
+            policer,
+            complaint: None,
+            qos_drops,
+        };
         self.running.insert(name.clone(), running);
         Ok(())
     }
@@ -419,17 +470,24 @@ impl Switch {
         self.desired = Desired::default();
     }
 
-    fn publish_ports(&mut self) {
-        let entry = |r: &Running| {
-            let (port, by_worker) = (r.opened.port()?, r.opened.by_worker());
+    pub(crate) fn publish_ports(&mut self) {
+        let entry = |(name, r): (&String, &Running)| {
+            let port = r.steered.clone().or_else(|| r.opened.port())?;
             let mut rows = self.desired.bridges.iter().flat_map(|b| &b.interfaces);
             let row = rows.find(|i| i.uuid == r.uuid);
             let affinity = row.map(|i| i.affinity.clone()).unwrap_or_default();
-            let policer = r.policer.clone();
-            let number = r.dp;
-            Some(PortEntry { number, port, policer, node: None, polled: true, by_worker, affinity })
+            Some(PortEntry {
+                number: r.dp,
+                port,
+                policer: r.policer.clone(),
+                captures: self.captures.of(name),
+                node: r.opened.device_node(&self.sysfs),
+                polled: true,
+                by_worker: r.opened.by_worker(),
+                affinity,
+            })
         };
-        self.pool.set_ports(self.running.values().filter_map(entry).collect());
+        self.pool.set_ports(self.running.iter().filter_map(entry).collect());
         self.tell_revalidator();
     }
 
@@ -443,11 +501,13 @@ impl Switch {
     /// An interface or a netdev changed: assigns its queues anew, and tells of its link. What was waiting
     /// for a netdev that has come is opened, and what lost its netdev is closed.
     pub(crate) fn interface_changed(&mut self) {
-        if self.running.values().any(|r| r.opened.is_gone()) || self.awaited_has_come() {
+        let other = |r: &Running| r.opened.is_gone() || r.opened.complaint() != r.complaint;
+        if self.running.values().any(other) || self.awaited_has_come() {
             let desired = self.desired.clone();
             return self.follow(desired);
         }
         self.pool.replan();
+        self.follow_mtus();
         self.links_changed();
     }
 

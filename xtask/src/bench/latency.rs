@@ -7,6 +7,7 @@ use lab::cpu;
 use lab::wait;
 use serde::Serialize;
 
+use super::load::Peer;
 use super::measure::Plan;
 use super::outcome::Place;
 use super::pacing::{Order, Pacer, Run};
@@ -128,7 +129,11 @@ pub fn run(systems: &mut [System], scenario: &Scenario, plan: &Plan) -> Result<O
     let mut part: Vec<&mut System> = setup::taking_part(systems, scenario).collect();
     let mut drivers = Vec::new();
     for system in &mut part {
-        drivers.push(setup::prepare(system, scenario)?.busy);
+        let [Peer::Guest(first), Peer::Guest(second)] = setup::prepare(system, scenario)?.busy
+        else {
+            anyhow::bail!("{}: latency is measured between guests", scenario.name);
+        };
+        drivers.push([*first, *second]);
     }
     let pacer = Pacer::start(drivers, scenario.frame_bytes.into());
     let at = part.iter().position(|s| s.kind() == Kind::OvsDpdk).unwrap_or(0);

@@ -1,4 +1,5 @@
-//! The load: one thread that is both guests of each system, driving the rings of the one that is measured.
+//! The load: one thread that is both guests of each system, or what is at the far end of its wires, driving the rings of
+//! the one that is measured.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -13,6 +14,7 @@ use virtio_driver::saturate::Turn;
 use virtio_driver::{Driver, NetHeader, Saturator, Stamp};
 
 use super::LOAD_CORE;
+use super::nic::{Nic, NicLoad};
 
 /// What the load of a window is doing.
 const WARM: u8 = 0;
@@ -37,6 +39,30 @@ pub struct Sending {
     pub reading: bool,
     /// Whether guest 1 sends too.
     pub both_ways: bool,
+}
+
+/// What is at the other side of a busy port.
+pub enum Peer {
+    /// A guest.
+    Guest(Box<Driver>),
+    /// A wire's far end.
+    Nic(Nic),
+}
+
+/// A [`Peer`]'s queue under load.
+enum Source<'a> {
+    Guest(Saturator<'a>),
+    Nic(NicLoad<'a>),
+}
+
+impl Source<'_> {
+    /// Sends and receives what there is.
+    fn turn(&mut self) -> Result<Turn> {
+        match self {
+            Source::Guest(saturator) => Ok(saturator.turn()?),
+            Source::Nic(nic) => Ok(nic.turn()),
+        }
+    }
 }
 
 /// What one window counted.
@@ -79,15 +105,15 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts the thread with the drivers of each system's guests, guest 0 first.
-    pub fn start(drivers: Vec<[Driver; 2]>, sending: Sending) -> Result<Load> {
+    /// Starts the thread with the peers of each system, number 0 first.
+    pub fn start(peers: Vec<[Peer; 2]>, sending: Sending) -> Result<Load> {
         let phase = Arc::new(AtomicU8::new(WARM));
         let (commands, orders) = channel();
         let (reports, answers) = channel();
         let thread = {
             let phase = Arc::clone(&phase);
             std::thread::spawn(move || {
-                if let Err(error) = serve(drivers, &sending, &phase, &orders, &reports) {
+                if let Err(error) = serve(peers, &sending, &phase, &orders, &reports) {
                     let _ = reports.send(Err(error));
                 }
             })
@@ -98,7 +124,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Begins to drive the rings of `system`, by its number among the drivers.
+    /// Begins to drive the rings of `system`, by its number among the peers.
     pub fn begin(&self, system: usize) -> Result<()> {
         self.phase.store(WARM, Relaxed);
         let commands = self.commands.as_ref().context("the load has ended")?;
@@ -128,7 +154,7 @@ impl Drop for Load {
 }
 
 fn serve(
-    mut drivers: Vec<[Driver; 2]>,
+    mut peers: Vec<[Peer; 2]>,
     sending: &Sending,
     phase: &AtomicU8,
     orders: &Receiver<usize>,
@@ -136,8 +162,8 @@ fn serve(
 ) -> Result<()> {
     cpu::take(LOAD_CORE)?;
     let mut guests = Vec::new();
-    for pair in &mut drivers {
-        guests.push(saturators(pair, sending)?);
+    for pair in &mut peers {
+        guests.push(sources(pair, sending)?);
     }
     let _ = reports.send(Ok(Tally::default()));
     while let Ok(system) = orders.recv() {
@@ -148,11 +174,18 @@ fn serve(
     Ok(())
 }
 
-/// Prepares all queues of both guests of a system.
-fn saturators<'a>(drivers: &'a mut [Driver; 2], sending: &Sending) -> Result<Vec<Saturator<'a>>> {
+/// Prepares all queues of both peers of a system.
+fn sources<'a>(peers: &'a mut [Peer; 2], sending: &Sending) -> Result<Vec<Source<'a>>> {
     let mut all = Vec::new();
-    for (guest, driver) in (0..).zip(drivers) {
+    for (guest, peer) in (0..).zip(peers) {
         let depth = if guest == 0 || sending.both_ways { sending.depth } else { 0 };
+        let driver = match peer {
+            Peer::Guest(driver) => driver,
+            Peer::Nic(nic) => {
+                all.push(Source::Nic(nic.load(depth, |n, out| (sending.frame)(guest, n, out))));
+                continue;
+            }
+        };
         for pair in driver.pairs_mut() {
             let mut saturator = pair
                 .saturate_with(depth, &sending.header, |n, out| (sending.frame)(guest, n, out))?;
@@ -162,14 +195,14 @@ fn saturators<'a>(drivers: &'a mut [Driver; 2], sending: &Sending) -> Result<Vec
             if sending.reading {
                 saturator.read_frames();
             }
-            all.push(saturator);
+            all.push(Source::Guest(saturator));
         }
     }
     Ok(all)
 }
 
 /// Drives the rings until told to end.
-fn window(guests: &mut [Saturator<'_>], phase: &AtomicU8) -> Result<Tally> {
+fn window(guests: &mut [Source<'_>], phase: &AtomicU8) -> Result<Tally> {
     while phase.load(Relaxed) == WARM {
         for guest in &mut *guests {
             guest.turn()?;

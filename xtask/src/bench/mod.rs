@@ -10,10 +10,12 @@ mod flow_table;
 mod frames;
 mod guests;
 mod histogram;
+mod host_guest;
 mod iperf3;
 mod latency;
 mod load;
 mod measure;
+mod nic;
 mod outcome;
 mod pacing;
 mod print;
@@ -69,6 +71,7 @@ const NO_ROUND: &str = "other processes keep taking the cores: no window counts"
   cargo xtask bench --only 64b,64b-packed        some scenarios; --list names them all
   cargo xtask bench --testpmd                    the outside check: DPDK's testpmd as load
   cargo xtask bench --sizes                      qperf between virtual machines, 1 B to 128 MB
+  cargo xtask bench --host-guest                 iperf3 between the host and a virtual machine
   cargo xtask bench --iperf3                     iperf3 between virtual machines
   cargo xtask bench --systems ours,ovs-dpdk      without DPDK's own floor
   cargo xtask bench --systems ovs-dpdk,dpdk-io   OVS-DPDK beside the floor
@@ -105,8 +108,11 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke"])]
     sizes: bool,
     /// iperf3 between QEMU guests instead, --pairs runs of each system; written to the JSON file only
-    #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke", "sizes"])]
+    #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke", "sizes", "host_guest"])]
     iperf3: bool,
+    /// Between the host and a QEMU guest instead: iperf3 both ways, beside OVS-DPDK and beside a Linux bridge
+    #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke", "sizes"])]
+    host_guest: bool,
     /// Name the scenarios and stop
     #[arg(long)]
     list: bool,
@@ -149,10 +155,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let rounds = usize::from(arguments.pairs).div_ceil(5);
         let plan = sizes::Plan { rounds, factor };
         results.sizes = sizes::run(&kinds, &plan)?;
+    } else if arguments.host_guest {
+        results.host_guest = host_guest::run(&kinds, usize::from(arguments.pairs).div_ceil(3))?;
     } else if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
         measure_all(&kinds, &scenarios, &plan, &mut results)?;
     }
-    if !arguments.sizes && (arguments.testpmd || arguments.all) {
+    if !arguments.sizes && !arguments.host_guest && (arguments.testpmd || arguments.all) {
         println!("\ntestpmd as load");
         let outcome = testpmd::run(&kinds, &plan)?;
         print::outcome(&outcome);

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use lab::cpu;
 use serde::Serialize;
 
+use super::host_guest;
 use super::iperf3;
 use super::latency;
 use super::measure::Plan;
@@ -36,6 +37,8 @@ pub struct Results {
     pub sizes: Vec<sizes::Point>,
     /// iperf3 between virtual machines.
     pub iperf3: Option<iperf3::Outcome>,
+    /// Between the host and a virtual machine.
+    pub host_guest: Vec<host_guest::Point>,
 }
 
 impl Results {
@@ -53,6 +56,7 @@ impl Results {
             latencies: Vec::new(),
             sizes: Vec::new(),
             iperf3: None,
+            host_guest: Vec::new(),
         }
     }
 

@@ -2,6 +2,16 @@
 
 use serde::Serialize;
 
+/// What is at the other side of a busy port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// A guest on a vhost-user port.
+    Guest,
+    /// A wire at an AF_XDP port: a veth pair, at whose far end is an AF_XDP socket too.
+    Nic,
+}
+
 /// Kinds of virtio ring and receive buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -96,6 +106,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// The plot or table it belongs to.
     pub group: Group,
+    /// What sends and receives: the first sends always, the second if both do.
+    pub ends: [End; 2],
     /// Frame length in bytes, without frame check sequence.
     pub frame_bytes: u16,
     /// Microflows.
@@ -149,6 +161,7 @@ pub enum Group {
 const BASE: Scenario = Scenario {
     name: "64b",
     group: Group::Rings,
+    ends: [End::Guest; 2],
     frame_bytes: 64,
     flows: Flows::Uniform(1),
     table: Table::Normal,
@@ -190,6 +203,12 @@ const fn paced(name: &'static str, burst: u32) -> Scenario {
 
 const fn bursts(name: &'static str, burst: u32) -> Scenario {
     Scenario { group: Group::Bursts, ..paced(name, burst) }
+}
+
+const fn nics(name: &'static str, ends: [End; 2], target: f64) -> Scenario {
+    let (group, target_ratio) = (Group::Others, Some(target));
+    // One way, so that what a wire takes is known to be what the other should get.
+    Scenario { name, group, ends, both_ways: false, target_ratio, ..MORE }
 }
 
 /// Ethernet, IPv4 and TCP headers, and as much payload as Linux puts into a super-frame of TCP over Ethernet.
@@ -242,6 +261,9 @@ pub const ALL: &[Scenario] = &[
     Scenario { group: Group::Others, both_ways: false, ..frames("one-way", 64) },
     Scenario { group: Group::Others, table: Table::PortToPort, ..frames("port-to-port", 64) },
     Scenario { group: Group::Others, table: Table::TenTables, ..frames("ten-tables", 64) },
+    nics("nic-nic", [End::Nic, End::Nic], 1.5),
+    nics("guest-nic", [End::Guest, End::Nic], 2.0),
+    nics("nic-guest", [End::Nic, End::Guest], 2.0),
     ports("ports-8", 8),
     ports("ports-32", 32),
     Scenario { headline: true, ..ports("ports-128", 128) },
@@ -260,7 +282,8 @@ impl Scenario {
     /// Whether DPDK's forwarder without a switch does the same work.
     pub fn has_floor(&self) -> bool {
         let same_work = self.table.has_floor() && self.flows == Flows::Uniform(1);
-        same_work && self.queues == 1 && self.ports == 2 && self.offload == Offload::None
+        let guests = self.ends == [End::Guest; 2];
+        same_work && guests && self.queues == 1 && self.ports == 2 && self.offload == Offload::None
     }
 
     /// Bytes of the frames that arrive.
@@ -291,6 +314,12 @@ impl Scenario {
             Ring::SplitMergeable => "split mergeable rings".to_owned(),
             Ring::Packed => "packed rings".to_owned(),
         });
+        match self.ends {
+            [End::Guest, End::Guest] => {}
+            [End::Nic, End::Nic] => words.push("AF_XDP to AF_XDP".to_owned()),
+            [End::Guest, End::Nic] => words.push("guest to AF_XDP".to_owned()),
+            [End::Nic, End::Guest] => words.push("AF_XDP to guest".to_owned()),
+        }
         if self.queues > 1 {
             words.push(format!("{} queues", self.queues));
         }

@@ -12,8 +12,9 @@ use virtio_driver::config::{Config, SocketMode};
 use virtio_driver::wire::feature;
 use virtio_driver::{Driver, NetHeader, Stamp};
 
-use super::load::Sending;
-use super::scenario::{Flows, Offload, Ring, Scenario};
+use super::load::{Peer, Sending};
+use super::nic::Nic;
+use super::scenario::{End, Flows, Offload, Ring, Scenario};
 use super::system::{Kind, MTU, System};
 use super::{flow_table, frames};
 
@@ -43,8 +44,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// The guests of a system.
 pub struct Guests {
-    /// Those that send and receive.
-    pub busy: [Driver; 2],
+    /// Those that send and receive, or wires' far ends.
+    pub busy: [Peer; 2],
     /// Those that are connected and silent.
     pub idle: Vec<Driver>,
 }
@@ -66,6 +67,7 @@ pub fn prepare(system: &mut System, scenario: &Scenario) -> Result<Guests> {
         Offload::SuperFrames | Offload::Cut => MTU,
         _ => scenario.frame_bytes.saturating_sub(ETHERNET_BYTES).max(MTU),
     };
+    system.set_ends(scenario.ends)?;
     system.set_mtu(mtu)?;
     system.set_tso(scenario.offload != Offload::None)?;
     let idle_sockets = system.set_idle_ports(scenario.ports.saturating_sub(2))?;
@@ -77,7 +79,13 @@ pub fn prepare(system: &mut System, scenario: &Scenario) -> Result<Guests> {
     let connect = |config| connect(system.kind(), &config);
     let idle = idle_sockets.into_iter().map(|socket| connect(idle_config(socket)));
     let idle = idle.collect::<Result<_>>()?;
-    let mut busy = [connect(first)?, connect(second)?];
+    let peer = |at: usize, config| -> Result<Peer> {
+        Ok(match scenario.ends[at] {
+            End::Nic => Peer::Nic(Nic::open(&system.far_end(at))?),
+            End::Guest => Peer::Guest(Box::new(connect(config)?)),
+        })
+    };
+    let mut busy = [peer(0, first)?, peer(1, second)?];
     system.wait_link_up()?;
     say_hello(&mut busy, scenario)?;
     system.pause()?;
@@ -146,11 +154,18 @@ fn driver_config(socket: SocketMode, scenario: &Scenario) -> Config {
 }
 
 /// Each guest sends a frame, so that both addresses are learned.
-fn say_hello(drivers: &mut [Driver; 2], scenario: &Scenario) -> Result<()> {
+fn say_hello(peers: &mut [Peer; 2], scenario: &Scenario) -> Result<()> {
     let deadline = Instant::now() + HELLO_LIMIT;
-    for (guest, driver) in (0..).zip(drivers) {
+    for (guest, peer) in (0..).zip(peers) {
         let mut frame = Vec::new();
         frames::write(guest, 0, scenario.frame_bytes.min(MTU).into(), &mut frame);
+        let driver = match peer {
+            Peer::Guest(driver) => driver,
+            Peer::Nic(nic) => {
+                nic.send(&frame);
+                continue;
+            }
+        };
         driver.tx(0, &[frame])?;
         ensure!(driver.drain_tx(0, deadline)?, "the first frame of guest {guest} is not taken");
     }

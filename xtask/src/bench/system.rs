@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use lab::cpu::{self, ThreadTime};
 use lab::floor::Floor;
+use lab::netns::on_host;
 use lab::process::Process;
 use lab::progress::Step;
 use lab::scene::{BRIDGE, LINK_LIMIT, PORTS};
@@ -16,6 +17,8 @@ use serde::Serialize;
 use unixctl::Client;
 
 use super::SWITCH_CORE;
+use super::nic;
+use super::scenario::End;
 
 /// Time in which testpmd notices that its guests have gone; it does not say so.
 const FLOOR_FORGETS: Duration = Duration::from_millis(100);
@@ -96,6 +99,7 @@ pub struct System {
     idle_ports: u16,
     mtu: u16,
     tso: bool,
+    ends: [End; 2],
     /// Where guests wait for the switch to connect, if they do.
     listening: Option<[PathBuf; 2]>,
 }
@@ -123,7 +127,9 @@ impl System {
             Kind::OvsDpdk => start_switch(switch::Kind::OvsDpdk, None, settings)?,
             Kind::DpdkIo => Body::Floor(Box::new(Floor::start(SWITCH_CORE)?)),
         };
-        let system = System { kind, body, idle_ports: 0, mtu: MTU, tso: false, listening: None };
+        let ends = [End::Guest; 2];
+        let system =
+            System { kind, body, idle_ports: 0, mtu: MTU, tso: false, ends, listening: None };
         system.process().prefer()?;
         system.pause()?;
         step.done();
@@ -164,6 +170,44 @@ impl System {
         switch.add_listening_ports(BRIDGE, &added, MTU)?;
         self.idle_ports = count;
         Ok((0..count).map(|number| switch.rundir().join(name(number))).collect())
+    }
+
+    /// Makes the busy ports a guest's or a wire's, while no guest is connected.
+    pub fn set_ends(&mut self, ends: [End; 2]) -> Result<()> {
+        let Body::Switch { switch, .. } = &self.body else { return Ok(()) };
+        for (at, port) in PORTS.into_iter().enumerate() {
+            let far_end = self.far_end(at);
+            match (self.ends[at], ends[at]) {
+                (End::Guest, End::Nic) => {
+                    switch.remove_ports(BRIDGE, &[port.to_owned()])?;
+                    nic::wire(switch, port, &far_end)?;
+                    switch.ctl(&[
+                        "add-port",
+                        BRIDGE,
+                        port,
+                        "--",
+                        "set",
+                        "Interface",
+                        port,
+                        "type=afxdp",
+                        "options:xdp-mode=native",
+                    ])?;
+                }
+                (End::Nic, End::Guest) => {
+                    switch.remove_ports(BRIDGE, &[port.to_owned()])?;
+                    on_host(switch, &format!("ip link del {port}"))?;
+                    switch.add_listening_ports(BRIDGE, &[port.to_owned()], self.mtu)?;
+                }
+                _ => {}
+            }
+            self.ends[at] = ends[at];
+        }
+        Ok(())
+    }
+
+    /// The netdev on this host that is the far end of busy port number `at`, if that is a wire's.
+    pub fn far_end(&self, at: usize) -> String {
+        format!("far{}-{at}", self.process().id())
     }
 
     /// Makes the MTU of the busy ports `mtu`, of which no guest may be connected.
@@ -250,7 +294,11 @@ impl System {
     /// Waits until the guests of both busy ports are gone.
     pub fn wait_link_down(&self) -> Result<()> {
         match &self.body {
-            Body::Switch { switch, .. } => switch.wait_link(&PORTS, "down", LINK_LIMIT),
+            Body::Switch { switch, .. } => {
+                let guests = PORTS.iter().zip(self.ends).filter(|(_, end)| *end == End::Guest);
+                let guests: Vec<&str> = guests.map(|(port, _)| *port).collect();
+                switch.wait_link(&guests, "down", LINK_LIMIT)
+            }
             Body::Floor(_) => wait::pass(FLOOR_FORGETS),
         }
     }

@@ -372,3 +372,41 @@ fn limits_drop_on_both_sides_and_the_rest_passes_in_order() {
     assert_eq!((drops.rx(), drops.tx()), (30, 2));
     assert_eq!(b.ports[1].bursts_returned(), 2, "bursts that are dropped go back too");
 }
+
+#[test]
+fn queues_are_those_that_actions_set_before_each_output() {
+    use qos::{Limit, Limits, Policer, QosDrops, QueueLimits, TwoRates};
+    let mut b = Bench::new(false);
+    let all = Some(Limit { rate: 1 << 30, burst: 1 << 30 });
+    let wide = TwoRates { committed: all, excess: None };
+    let queues = [(5, TwoRates::default())].into();
+    let limits =
+        Limits { tx_queues: Some(QueueLimits { port: wide, queues }), ..Limits::default() };
+    for port in [1, 2] {
+        let policer = Policer::new(limits.clone(), Arc::new(|| 7), Arc::<QosDrops>::default());
+        b.map.police(DpPort(port), Some(Arc::new(policer)));
+    }
+    let c = Context {
+        ports: &b.map,
+        translate: &b.pipeline,
+        counters: &b.counters,
+        punts: &b.punts,
+        thread: 0,
+        now_ms: 5,
+        flow_limit: 1000,
+        exact_match: true,
+    };
+    let out = |port| Action::Output(DpPort(port));
+    let mut sent = |actions: &[Action]| {
+        b.datapath.execute_frame(&frame(2, 1), DpPort(3), actions, &c);
+        [1, 2].map(|p: usize| b.ports[p].take().len())
+    };
+    assert_eq!(sent(&[out(1), out(2)]), [1, 1]);
+    // Queue 5 lets nothing pass; queue 6 is not there, so the port's rates hold.
+    let set = Action::SetPriority;
+    assert_eq!(sent(&[set(5), out(1), set(6), out(2)]), [0, 1]);
+    assert_eq!(sent(&[out(1), set(5), out(2)]), [1, 0]);
+    assert_eq!(sent(&[Action::Clone(vec![set(5), out(1)]), out(2)]), [0, 1]);
+    // The next frame begins without.
+    assert_eq!(sent(&[out(1), out(2)]), [1, 1]);
+}

@@ -30,6 +30,7 @@ fn format_action(action: &Action, port: PortText<'_>) -> String {
         }
         Action::PopMpls { ethertype } => format!("pop_mpls(eth_type={ethertype:#x})"),
         Action::Recirc(id) => format!("recirc({})", hex(*id)),
+        Action::Snoop(_) => "userspace(pid=0,slow_path(action))".to_owned(),
         Action::Punt(punt) => format_punt(punt),
         Action::Sample { probability, actions } => {
             let percent = f64::from(*probability) * 100.0 / f64::from(u32::MAX);

@@ -1,28 +1,40 @@
 //! Which thread gets which queue, and when that is thought over.
 
-use super::{INTERVAL, Inputs, Pool, PortEntry, QueueState, Usage, WORKER};
+use super::{INTERVAL, Inputs, Pool, PortEntry, Usage, WORKER};
 use crate::balance::AutoBalance;
 use crate::place::{Load, Place, Placed, Placement, Rules, improvement, place};
 use crate::poll::Rxq;
 use flow::DpPort;
 use std::collections::HashSet;
-use std::sync::Arc;
 use tracing::{info, warn};
 
-/// Queues by port and number.
-type Queues<'p> = Vec<(&'p PortEntry, usize)>;
+/// A queue of a port.
+#[derive(Clone)]
+struct Queue {
+    entry: PortEntry,
+    number: usize,
+    /// The node that its packets are on.
+    node: Option<usize>,
+}
+
+impl Queue {
+    fn key(&self) -> (DpPort, usize) {
+        (self.entry.number, self.number)
+    }
+}
 
 impl Pool {
     /// All queues that PMD threads poll, and where each goes; the queues that the worker waits for.
-    fn place(&self, inputs: &Inputs) -> (Queues<'_>, Placement, Queues<'_>) {
+    fn place(&self, inputs: &Inputs) -> (Vec<Queue>, Placement, Vec<Queue>) {
         let ports = self.ports.iter().zip(&inputs.ports);
-        let queues = ports.flat_map(|(entry, i)| (0..i.queues).map(move |queue| (entry, queue)));
-        let (workers, queues): (Queues<'_>, Queues<'_>) =
-            queues.partition(|(entry, _)| entry.by_worker);
-        let load = |(entry, queue): &(&PortEntry, usize)| Load {
-            node: entry.node,
-            core: entry.affinity.get(queue).copied(),
-            cycles: self.queues.get(&(entry.number, *queue)).map_or(0, |s| s.usage.recent()),
+        let queues = ports.flat_map(|(entry, i)| {
+            (0..i.queues).map(|number| Queue { entry: entry.clone(), number, node: i.node })
+        });
+        let (workers, queues): (Vec<Queue>, Vec<Queue>) = queues.partition(|q| q.entry.by_worker);
+        let load = |q: &Queue| Load {
+            node: q.node,
+            core: q.entry.affinity.get(&q.number).copied(),
+            cycles: self.queues.get(&q.key()).map_or(0, |s| s.usage.recent()),
         };
         let loads: Vec<Load> = queues.iter().map(load).collect();
         let threads: Vec<Place> = inputs
@@ -41,18 +53,16 @@ impl Pool {
         // The worker's number is the highest.
         let worker = inputs.cores.iter().position(|&c| c == WORKER);
         let worker = worker.map(|thread| Placed { thread, cross_node: false });
-        let placed: Vec<(PortEntry, usize, Option<Placed>)> = queues
-            .iter()
-            .zip(placement.queues)
-            .chain(workers.iter().map(|q| (q, worker)))
-            .map(|((entry, queue), to)| ((*entry).clone(), *queue, to))
-            .collect();
+        let placed = queues.into_iter().zip(placement.queues);
+        let placed = placed.chain(workers.into_iter().map(|q| (q, worker)));
         let cores = placement.isolated.iter().filter_map(|&t| inputs.cores.get(t));
         self.isolated = cores.copied().collect();
         let mut plans: Vec<Vec<Rxq>> = inputs.cores.iter().map(|_| Vec::new()).collect();
         let mut live = HashSet::new();
-        for (entry, queue, to) in placed {
-            let (name, key) = (entry.port.name().to_owned(), (entry.number, queue));
+        for (q, to) in placed {
+            let (key, node, queue) = (q.key(), q.node, q.number);
+            let (port, number) = (q.entry.port, q.entry.number);
+            let name = port.name();
             live.insert(key);
             let Some((to, plan)) = to.and_then(|to| Some((to, plans.get_mut(to.thread)?))) else {
                 warn!(
@@ -61,18 +71,20 @@ impl Pool {
                 );
                 continue;
             };
-            if to.cross_node {
+            let state = self.queues.entry(key).or_default();
+            let there = inputs.cores.get(to.thread).and_then(|&core| self.topology.node_of(core));
+            let cross = node.zip(there).filter(|_| to.cross_node);
+            // Once, not with each plan.
+            if std::mem::replace(&mut state.told_cross, cross) != cross
+                && let Some((node, there)) = cross
+            {
                 warn!(
-                    "There's no available (non-isolated) pmd thread on numa node {:?}; queue {queue} \
-                     of port {name} is polled from another node",
-                    entry.node,
+                    "There's no available (non-isolated) pmd thread on numa node {node}. Port '{name}' rx \
+                     queue {queue} will be assigned to a pmd on numa node {there}. This may lead to \
+                     reduced performance."
                 );
             }
-            let state = self
-                .queues
-                .entry(key)
-                .or_insert_with(|| QueueState { cycles: Arc::default(), usage: Usage::default() });
-            let (port, number, cycles) = (entry.port, entry.number, state.cycles.clone());
+            let cycles = state.cycles.clone();
             plan.push(Rxq { port, number, queue, cycles });
         }
         self.queues.retain(|key, _| live.contains(key));
@@ -109,6 +121,19 @@ impl Pool {
         let cycles =
             |port: DpPort, queue| self.queues.get(&(port, queue)).map_or(0, |s| s.usage.recent());
         let totals: Vec<u64> = pmds().map(|p| p.total.recent().max(1)).collect();
+        let nodes: Vec<usize> =
+            pmds().map(|p| self.topology.node_of(p.thread.core).unwrap_or(0)).collect();
+        let several = nodes.iter().any(|n| *n != nodes[0]);
+        let crosses_now = self.queues.values().any(|q| q.told_cross.is_some());
+        let crosses_then = placement.queues.iter().flatten().any(|to| to.cross_node);
+        if several && (crosses_now || crosses_then) {
+            // A queue costs another node's thread more, and nobody knows how much.
+            info!(
+                "PMD auto load balance detected cross-numa polling with multiple numa nodes. Unable to \
+                 accurately estimate."
+            );
+            return;
+        }
         let now: Vec<u64> = pmds()
             .zip(&totals)
             .map(|(p, total)| {
@@ -117,13 +142,13 @@ impl Pool {
             })
             .collect();
         let mut then = vec![0; totals.len()];
-        for ((entry, queue), to) in queues.iter().zip(&placement.queues) {
+        for (q, to) in queues.iter().zip(&placement.queues) {
             if let Some(to) = to {
-                then[to.thread] += cycles(entry.number, *queue);
+                then[to.thread] += cycles(q.entry.number, q.number);
             }
         }
         let then: Vec<u64> = then.iter().zip(&totals).map(|(c, total)| c * 100 / total).collect();
-        let better = improvement(&now, &then);
+        let better = improvement_of_a_node(&nodes, &now, &then);
         let found = format!("loads {now:?} % would be {then:?} %, variance improvement {better} %");
         if better >= self.balance.improvement && better > 0 {
             info!("PMD auto load balance: {found}; queues are placed anew");
@@ -131,5 +156,30 @@ impl Pool {
         } else {
             info!("PMD auto load balance: {found}; queues stay");
         }
+    }
+}
+
+/// The largest [`improvement`] that a node's threads would see: queues do not move between nodes, so what one
+/// has more than another says nothing.
+fn improvement_of_a_node(nodes: &[usize], now: &[u64], then: &[u64]) -> u64 {
+    let of = |node: usize, loads: &[u64]| -> Vec<u64> {
+        nodes.iter().zip(loads).filter(|(n, _)| **n == node).map(|(_, load)| *load).collect()
+    };
+    let each = nodes.iter().map(|&node| improvement(&of(node, now), &of(node, then)));
+    each.max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_balanced_each_for_itself() {
+        let nodes = [0, 0, 1, 1];
+        let of = |now, then| improvement_of_a_node(&nodes, now, then);
+        assert_eq!(of(&[90, 10, 5, 5], &[50, 50, 5, 5]), 100);
+        assert_eq!(of(&[5, 5, 90, 10], &[5, 5, 70, 30]), 75);
+        assert_eq!(of(&[95, 95, 5, 5], &[95, 95, 5, 5]), 0, "between nodes nothing moves");
+        assert_eq!(improvement_of_a_node(&[], &[], &[]), 0);
     }
 }

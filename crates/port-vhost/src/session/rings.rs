@@ -140,17 +140,26 @@ impl Session<'_> {
         let last = |parity| (0..sizes.len()).rev().find(|&i| i % 2 == parity && live(i));
         let rx = last(1).map_or(1, |i| i / 2 + 1);
         let tx = last(0).map_or(0, |i| i / 2 + 1);
-        let was = self.shared.rx_queues.swap(rx, Relaxed);
+        let was = (self.shared.rx_queues.swap(rx, Relaxed), self.shared.node.load(Relaxed));
+        let node = self.node().map_or(was.1, |n| n as i32);
+        self.shared.node.store(node, Relaxed);
         self.shared.tx_queues.store(tx, Relaxed);
         let mut status = self.shared.status();
         let before = (status.vring_sizes.clone(), status.features, was);
         status.vring_sizes = sizes;
         status.features = self.features;
-        let now = (status.vring_sizes.clone(), status.features, rx);
+        let now = (status.vring_sizes.clone(), status.features, (rx, node));
         drop(status);
         if before != now {
             (self.shared.on_change)();
         }
+    }
+
+    /// The NUMA node of the first ring that runs, by which the guest's queues are placed.
+    fn node(&self) -> Option<usize> {
+        let [descriptors, ..] = self.rings.iter().find(|r| r.running)?.addrs?;
+        let at = self.mem.user(descriptors, 1)?;
+        crate::numa::node_of(std::ptr::NonNull::new(at)?)
     }
 
     /// Finds a call descriptor that its front end has made blocking again, and frees whoever waits.

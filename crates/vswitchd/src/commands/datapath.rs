@@ -8,6 +8,7 @@ use ::datapath::WalkCounts;
 use pipeline::OfPort;
 use pmd::ThreadView;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use unixctl::Commands;
 
 pub(super) fn add(c: &mut Commands, switch: &Shared) {
@@ -18,9 +19,13 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
     let s = switch.clone();
     c.add("memory/show", "", 0..=0, move |_| Ok(memory(&locked(&s))));
     let s = switch.clone();
-    c.add("dpif-netdev/pmd-rxq-show", "[-pmd core] [dp]", 0..=3, move |a| {
-        let only = core_asked(a)?;
-        Ok(pmds(&s, only).iter().map(rxqs).collect())
+    c.add("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0..=5, move |a| {
+        let (secs, rest) = secs_asked(a)?;
+        let only = core_asked(&rest)?;
+        let mut threads = locked(&s).pool.threads_over(secs);
+        threads.retain(|t| !t.is_worker() && only.is_none_or(|core| core == t.core));
+        let head = format!("Displaying last {} seconds pmd usage %\n", secs.as_secs());
+        Ok(head + &threads.iter().map(rxqs).collect::<String>())
     });
     let s = switch.clone();
     c.add("dpif-netdev/pmd-rxq-rebalance", "[dp]", 0..=1, move |a| {
@@ -73,6 +78,19 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
         settle(&s);
         Ok(String::new())
     });
+}
+
+/// The time in `-secs SECS`, made whole intervals of measurement as in OVS: the longest unless it is one of
+/// them; and the other words.
+fn secs_asked(args: &[String]) -> Result<(Duration, Vec<String>), String> {
+    let Some(at) = args.iter().position(|a| a == "-secs") else {
+        return Ok((pmd::MEASURED, args.to_vec()));
+    };
+    let text = args.get(at + 1).ok_or("-secs must be followed by a number of seconds")?;
+    let interval = pmd::INTERVAL.as_secs();
+    let asked = text.parse().ok().map(|secs: u64| secs.div_ceil(interval).saturating_mul(interval));
+    let asked = asked.map(Duration::from_secs).filter(|t| !t.is_zero() && *t <= pmd::MEASURED);
+    Ok((asked.unwrap_or(pmd::MEASURED), [&args[..at], &args[at + 2..]].concat()))
 }
 
 /// The core in `-pmd CORE`; the only other word there may be is the datapath's name.
@@ -197,8 +215,7 @@ fn percent(p: Option<u64>) -> String {
 }
 
 fn rxqs(t: &ThreadView) -> String {
-    let mut out = String::from("Displaying last 60 seconds pmd usage %\n");
-    out += &format!("pmd thread numa_id {} core_id {}:\n", t.node, t.core);
+    let mut out = format!("pmd thread numa_id {} core_id {}:\n", t.node, t.core);
     out += &format!("  isolated : {}\n", t.isolated);
     for q in &t.rxqs {
         out += &format!(
@@ -207,6 +224,9 @@ fn rxqs(t: &ThreadView) -> String {
             q.queue,
             percent(q.usage)
         );
+    }
+    if t.rxqs.is_empty() {
+        return out;
     }
     out + &format!("  overhead: {}\n", percent(t.overhead))
 }

@@ -1,6 +1,7 @@
 //! The commands that the daemon answers over unixctl, under the names of `ovs-appctl` (and `ofctl/…`
 //! for what `vswitchctl` offers of `ovs-ofctl`).
 
+mod capture;
 mod datapath;
 mod fdb;
 mod megaflows;
@@ -49,6 +50,7 @@ pub(crate) fn all(switch: &Shared, events: Sender<Event>) -> Commands {
             None => Err("No such counter".into()),
         }
     });
+    capture::add(&mut c, switch);
     datapath::add(&mut c, switch);
     megaflows::add(&mut c, switch);
     fdb::add(&mut c, switch);

@@ -137,8 +137,22 @@ impl Daemon {
 
     /// A daemon that need not become ready.
     pub fn spawn<S: AsRef<OsStr>>(rundir: &Path, args: &[S]) -> Daemon {
+        Daemon::spawn_as(vswitchd(rundir), rundir, args)
+    }
+
+    /// A daemon on a faked machine, configured when this returns: `sysfs` has its nodes and devices.
+    pub fn start_on(sysfs: &Path) -> Daemon {
+        let dir = tempfile::tempdir().expect("directory");
+        let mut command = vswitchd(dir.path());
+        command.env("VSWITCH_SYSFS", sysfs);
+        let mut daemon = Daemon::spawn_as(command, dir.path(), &[] as &[&str]);
+        daemon.wait_log("configured");
+        daemon._temporary = Some(dir);
+        daemon
+    }
+
+    fn spawn_as<S: AsRef<OsStr>>(mut command: Command, rundir: &Path, args: &[S]) -> Daemon {
         let _ = std::fs::remove_file(rundir.join("log"));
-        let mut command = vswitchd(rundir);
         command.arg("--log-file").arg(rundir.join("log")).args(args);
         command.stdin(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("the daemon starts");
@@ -216,9 +230,14 @@ impl Daemon {
 
     /// Sends a signal and waits for the end; the exit status, -1 for a signal.
     pub fn end(&mut self, signal: &str) -> i32 {
+        self.signal(signal);
+        self.wait_end()
+    }
+
+    /// Sends a signal, as `-TERM`.
+    pub fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
         assert_eq!(run(Command::new("kill").args([signal, &pid])).status, 0);
-        self.wait_end()
     }
 
     /// Waits for the end; the exit status, -1 for a signal.

@@ -2,12 +2,16 @@
 //! guest-side drivers on its ports.
 
 mod bad_rows;
+mod balance;
 mod bench;
+mod capture;
 mod commands;
 mod configure;
 mod flows;
 mod idle;
 mod mirrors;
+mod multicast;
+mod numa;
 mod numbers;
 mod ofctl;
 mod ovs;

@@ -32,3 +32,23 @@ fn copies_come_to_the_output_port() {
         text.contains("tx_packets=2}").then_some(())
     });
 }
+
+/// A mirror to a port that is not open is told of, once, and works when it is open.
+#[test]
+fn an_output_port_that_is_not_open_is_told() {
+    let d = Daemon::start();
+    d.vsctl("add-br br0");
+    for port in ["a", "b"] {
+        add_port(&d, "br0", port);
+    }
+    d.try_vsctl(&["add-port", "br0", "m", "--", "set", "Interface", "m", "type=nonsense"]);
+    d.vsctl("-- --id=@m get Port m -- --id=@x create Mirror name=x select_all=true output_port=@m -- set Bridge br0 mirrors=@x");
+    let line = "mirror x does not work: its output_port m is not open";
+    d.wait_log(line);
+    d.vsctl("set Bridge br0 other_config:mac-aging-time=100");
+    assert_eq!(d.log_lines(line).len(), 1, "{}", d.log());
+    d.vsctl("set Interface m type=dpdkvhostuser");
+    let (mut a, mut m) = (guest(&d, "a"), guest(&d, "m"));
+    send(&mut a, &frame(1, 2, 7));
+    assert_eq!(receive(&mut m), [frame(1, 2, 7)]);
+}

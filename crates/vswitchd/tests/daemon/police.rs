@@ -10,7 +10,7 @@ use virtio_driver::{Config, Driver, NetHeader, Saturator, SocketMode};
 /// How long a limit may take to be seen reached: other programs of this machine take their time too.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The one test at a time that wants a core for its load.
-static LOAD: Mutex<()> = Mutex::new(());
+pub static LOAD: Mutex<()> = Mutex::new(());
 
 fn guest(d: &Daemon, name: &str) -> Driver {
     guest_with(d, name, |config| config)
@@ -35,7 +35,7 @@ fn two_ports() -> Daemon {
 }
 
 /// Sends as fast as it goes for a while; frames received.
-fn load(a: &mut Saturator<'_>, b: &mut Saturator<'_>, window: Duration) -> u64 {
+pub fn load(a: &mut Saturator<'_>, b: &mut Saturator<'_>, window: Duration) -> u64 {
     let (start, mut received) = (Instant::now(), 0);
     while start.elapsed() < window {
         a.turn().expect("the device follows the rules");
@@ -102,9 +102,10 @@ fn egress_policing_holds_its_rate_and_changes_while_traffic_flows() {
          other-config:cbs=65536",
     );
     assert_eq!(d.get("b", "error"), "[]");
-    assert_eq!(d.appctl("qos/show b"), "QoS: b egress-policer\ncbs: 65536\ncir: 25000\n");
+    assert_eq!(d.appctl("qos/show b"), "QoS: b egress-policer\ncir: 25000\ncbs: 65536\n");
     assert_eq!(d.appctl("qos/show a"), "QoS not configured on a\n");
-    assert_eq!(d.appctl("qos/show-types b"), "QoS type: egress-policer\n");
+    let types = "QoS type: egress-policer\nQoS type: trtcm-policer\n";
+    assert_eq!(d.appctl("qos/show-types b"), types);
     assert_eq!(d.try_appctl(&["qos/show", "nobody"]).status, 2);
     reaches(&d, (&mut a, &mut b), 64, frames(25_000.0, 65_536.0, 64));
     d.vsctl("set QoS . other_config:cir=300000");
@@ -218,4 +219,54 @@ fn super_frames_take_what_they_are_on_the_wire() {
         let drops = count(&d, drops);
         assert!(drops > 0 && drops.is_multiple_of(SEGMENTS as u64), "{drops}");
     }
+}
+
+/// Two queues of one port with rates of their own, chosen by flows; the sums of the port's two rates bound
+/// them both.
+#[test]
+fn queues_have_rates_of_their_own_and_are_counted() {
+    let _alone = LOAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let d = two_ports();
+    let (mut a, mut b) = (guest(&d, "a"), guest(&d, "b"));
+    d.vsctl(
+        "set Port b qos=@q -- --id=@q create QoS type=trtcm-policer other_config:cir=150000 \
+         other_config:cbs=65536 other_config:eir=150000 other_config:ebs=65536 queues:5=@n queues:6=@bad \
+         -- --id=@n create Queue other_config:cir=25000 other_config:cbs=65536 -- --id=@bad create Queue \
+         other_config:cir=9",
+    );
+    let told = d.get("b", "error");
+    assert!(told.contains("queue 6: other_config:cbs must be in 1 to"), "{told}");
+    // The default queue: the port's committed and excess rate.
+    reaches(&d, (&mut a, &mut b), 1500, frames(300_000.0, 131_072.0, 1500));
+    let stats = |queue: u16| -> Vec<u64> {
+        let text = d.appctl(&format!("ofctl/queue-stats br0 b {queue}"));
+        let line = text.lines().nth(1).unwrap_or_default().to_owned();
+        assert!(line.starts_with(&format!("  port 2 queue {queue}: bytes=")), "{text}");
+        let numbers = line.split(['=', ',']).filter_map(|n| n.parse().ok());
+        numbers.collect()
+    };
+    let default = stats(0);
+    assert_eq!(default[0], default[1] * 1486, "{default:?}");
+    assert!(default[2] > 100 && default[2] == count(&d, "ovs_tx_qos_drops"), "{default:?}");
+    assert_eq!(stats(5), [0, 0, 0]);
+    // A flow chooses the other, which has no excess rate.
+    d.appctl("ofctl/add-flow br0 priority=9,in_port=1,actions=set_queue:5,output:2");
+    reaches(&d, (&mut a, &mut b), 64, frames(25_000.0, 65_536.0, 64));
+    let narrow = stats(5);
+    assert!(narrow[1] > 100 && narrow[2] > 100, "{narrow:?}");
+    let shown = d.appctl("qos/show b");
+    assert!(shown.starts_with("QoS: b trtcm-policer\ncir: 150000\neir: 150000\n"), "{shown}");
+    assert!(
+        shown.contains("\n\nQueue 5:\n  cir: 25000\n") && !shown.contains("Queue 6"),
+        "{shown}"
+    );
+    let all = d.appctl("ofctl/queue-stats br0");
+    assert!(all.starts_with("OFPST_QUEUE reply (xid=0x2): 2 queues\n"), "{all}");
+    let config = d.appctl("ofctl/queue-get-config br0 2");
+    assert_eq!(config, "OFPT_QUEUE_GET_CONFIG_REPLY (xid=0x2): port=2\nqueue 0:\nqueue 5:\n");
+    assert_eq!(d.try_appctl(&["ofctl/queue-stats", "br0", "b", "7"]).status, 2);
+    // A flow's queue that is not there is the default one.
+    d.appctl("ofctl/add-flow br0 priority=9,in_port=1,actions=enqueue:2:77");
+    reaches(&d, (&mut a, &mut b), 1500, frames(300_000.0, 131_072.0, 1500));
+    assert!(stats(0)[1] > default[1]);
 }

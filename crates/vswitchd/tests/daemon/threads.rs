@@ -21,7 +21,7 @@ fn pmds(d: &Daemon) -> BTreeMap<String, String> {
 }
 
 /// Ports by core, as `pmd-rxq-show` has them.
-fn queues(d: &Daemon) -> BTreeMap<String, Vec<String>> {
+pub fn queues(d: &Daemon) -> BTreeMap<String, Vec<String>> {
     let mut by_core: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut core = String::new();
     for line in d.appctl("dpif-netdev/pmd-rxq-show").lines() {

@@ -26,7 +26,7 @@ pub fn send(driver: &mut Driver, frame: &[u8]) {
 }
 
 /// Frames that have come.
-fn take(driver: &mut Driver) -> Vec<Vec<u8>> {
+pub fn take(driver: &mut Driver) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     driver
         .rx(0, 256, |_, frame| frames.push(frame.to_vec()))

@@ -12,12 +12,13 @@ mod names;
 mod options;
 mod packet_out;
 mod ports;
+mod queues;
 mod replace;
 mod sort;
 
 use super::Answer;
 use crate::daemon::{Shared, locked};
-use openflow::PortNames;
+use openflow::{ParseError, PortNames};
 use options::Options;
 use pipeline::Pipeline;
 use std::ops::RangeInclusive;
@@ -121,8 +122,8 @@ const OF_BRIDGE: &[Row] = &[
     ("dump-ports", "bridge [port]", 1..=2, ports::stats),
     ("dump-ports-desc", "bridge [port]", 1..=2, ports::dump_desc),
     ("mod-port", "bridge port action", 3..=3, ports::modify),
-    ("queue-stats", "bridge [port [queue]]", 1..=3, |_| later("quality of service")),
-    ("queue-get-config", "bridge [port [queue]]", 1..=3, |_| later("quality of service")),
+    ("queue-stats", "bridge [port [queue]]", 1..=3, queues::stats),
+    ("queue-get-config", "bridge [port [queue]]", 1..=3, queues::config),
     ("get-frags", "bridge", 1..=1, |_| Ok("normal\n".to_owned())),
     ("set-frags", "bridge mode", 2..=2, set_frags),
     ("add-tlv-map", "bridge map", 2..=2, |_| later("tunnels")),
@@ -149,6 +150,11 @@ pub(super) fn add(c: &mut Commands, switch: &Shared) {
         check_count("diff-flows", &(4..=4), call.args.len())?;
         diff::run(&call)
     });
+}
+
+/// What is wrong with a match that is an argument.
+pub(super) fn explain_argument(text: &str, error: ParseError) -> String {
+    explain::parse_error(explain::Origin { file: None, line: 1 }, text, error)
 }
 
 /// In the words of `ovs-ofctl`.

@@ -5,20 +5,20 @@ use super::{Answer, Call, Options, locked};
 use crate::switch::{Running, Switch};
 use flow::Mac;
 use openflow::parse_port;
-use pipeline::OfPort;
+use pipeline::{OfPort, PortUse};
 use port::Counters;
 use std::fmt::Write;
 
 /// A port, for printing.
-struct Shown<'s> {
-    number: OfPort,
+pub(super) struct Shown<'s> {
+    pub(super) number: OfPort,
     name: &'s str,
     /// `None` is a bridge's own that has no device.
-    running: Option<&'s Running>,
+    pub(super) running: Option<&'s Running>,
 }
 
 /// The ports of a bridge in the order of their numbers.
-fn ports<'s>(s: &'s Switch, bridge: &'s str) -> Vec<Shown<'s>> {
+pub(super) fn ports<'s>(s: &'s Switch, bridge: &'s str) -> Vec<Shown<'s>> {
     let here = s.running.iter().filter(|(_, r)| r.bridge == bridge);
     let mut out: Vec<Shown<'_>> =
         here.map(|(name, r)| Shown { number: r.number, name, running: Some(r) }).collect();
@@ -30,7 +30,7 @@ fn ports<'s>(s: &'s Switch, bridge: &'s str) -> Vec<Shown<'s>> {
 }
 
 /// The ports that the argument after the bridge names; all for none or `ANY`.
-fn chosen<'s>(call: &Call<'s>, s: &'s Switch) -> Result<Vec<Shown<'s>>, String> {
+pub(super) fn chosen<'s>(call: &Call<'s>, s: &'s Switch) -> Result<Vec<Shown<'s>>, String> {
     let mut ports = ports(s, call.bridge());
     let wanted = match call.text() {
         "" => OfPort::NONE,
@@ -56,7 +56,7 @@ pub(super) fn show(call: &Call<'_>) -> Answer {
     out += "capabilities: FLOW_STATS TABLE_STATS PORT_STATS ARP_MATCH_IP\n";
     out += "actions: output enqueue set_vlan_vid set_vlan_pcp strip_vlan mod_dl_src mod_dl_dst \
             mod_nw_src mod_nw_dst mod_nw_tos mod_tp_src mod_tp_dst\n";
-    ports(&s, bridge).iter().for_each(|p| describe(&mut out, p));
+    ports(&s, bridge).iter().for_each(|p| describe(&mut out, &s, bridge, p));
     Ok(out + "OFPT_GET_CONFIG_REPLY (xid=0x4): frags=normal miss_send_len=0\n")
 }
 
@@ -64,13 +64,15 @@ pub(super) fn show(call: &Call<'_>) -> Answer {
 pub(super) fn dump_desc(call: &Call<'_>) -> Answer {
     let s = locked(call.switch);
     let mut out = "OFPST_PORT_DESC reply (xid=0x2):\n".to_owned();
-    chosen(call, &s)?.iter().for_each(|p| describe(&mut out, p));
+    chosen(call, &s)?.iter().for_each(|p| describe(&mut out, &s, call.bridge(), p));
     Ok(out)
 }
 
-fn describe(out: &mut String, p: &Shown<'_>) {
+fn describe(out: &mut String, s: &Switch, bridge: &str, p: &Shown<'_>) {
     let state = p.running.map(|r| r.opened.state());
-    let config = if state.as_ref().is_some_and(|s| s.admin_up) { "0" } else { "PORT_DOWN" };
+    let config = s.pipeline.port_use(bridge, p.number);
+    let down = state.as_ref().is_none_or(|s| !s.admin_up);
+    let config = config.with(PortUse::DOWN, down || config.has(PortUse::DOWN));
     let mac = state.as_ref().map_or(Mac([0; 6]), |s| s.mac);
     let state = if state.is_some_and(|s| s.link_up) { "0" } else { "LINK_DOWN" };
     let _ = writeln!(out, " {}({}): addr:{mac}", p.number, p.name);
@@ -103,7 +105,7 @@ pub(super) fn stats(call: &Call<'_>) -> Answer {
     Ok(out)
 }
 
-fn label(p: &Shown<'_>, options: &Options) -> String {
+pub(super) fn label(p: &Shown<'_>, options: &Options) -> String {
     match options.names == Names::Print && p.number != OfPort::LOCAL {
         true => p.name.to_owned(),
         false => p.number.to_string(),
@@ -119,40 +121,29 @@ pub(super) fn desc() -> String {
     )
 }
 
-/// What `mod-port` can be asked for: the word, and true where a port is so anyway.
-const ACTIONS: &[(&str, bool)] = &[
-    ("up", true),
-    ("down", false),
-    ("stp", false),
-    ("no-stp", true),
-    ("receive", true),
-    ("no-receive", false),
-    ("receive-stp", true),
-    ("no-receive-stp", false),
-    ("forward", true),
-    ("no-forward", false),
-    ("flood", true),
-    ("no-flood", false),
-    ("packet-in", true),
-    ("no-packet-in", false),
-];
-
 pub(super) fn modify(call: &Call<'_>) -> Answer {
     let (name, action) = (call.args[1], call.args[2]);
-    let Some((_, is_so)) = ACTIONS.iter().find(|(word, _)| *word == action) else {
-        let known: Vec<&str> = ACTIONS.iter().map(|(word, _)| *word).collect();
+    let Some((_, what, on)) = PortUse::words().find(|(word, ..)| *word == action) else {
+        let known: Vec<&str> = PortUse::words().map(|(word, ..)| word).collect();
         return Err(format!(
             "unknown mod-port command '{action}' (there are {})",
             known.join(", ")
         ));
     };
+    let bridge = call.bridge();
     let number = parse_port(name, call.reading());
-    let known = number.filter(|n| openflow::PortNames::name(&call.names, *n).is_some());
-    if known.is_none() {
-        return Err(format!("{}: couldn't find port `{name}'", call.bridge()));
+    let Some(number) = number.filter(|n| openflow::PortNames::name(&call.names, *n).is_some())
+    else {
+        return Err(format!("{bridge}: couldn't find port `{name}'"));
+    };
+    let s = locked(call.switch);
+    let running = s.running.values().find(|r| r.bridge == bridge && r.number == number);
+    if let Some(r) = running.filter(|_| what == PortUse::DOWN)
+        && r.opened.set_up(!on).map_err(|e| format!("{name}: {e}"))?
+    {
+        // The kernel keeps it.
+        return Ok(String::new());
     }
-    match is_so {
-        true => Ok(String::new()),
-        false => Err(format!("{name}: \"{action}\" is not supported")),
-    }
+    s.pipeline.set_port_use(bridge, number, what, on).map_err(|e| e.to_string())?;
+    Ok(String::new())
 }

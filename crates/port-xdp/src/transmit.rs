@@ -1,0 +1,245 @@
+//! What is sent: copied into frames of the queue's own, and finished there.
+
+use crate::queue::{CONTINUED, Descriptor, Queue, TX_PARTS, Tx, frame_of};
+use crate::sys;
+use crate::umem::FRAME;
+use packet::arch::cycles;
+use packet::{Abilities, Burst, DropReason, Packet, Segment, Set};
+use port::Finished;
+
+/// Cycles for which a thread tries to send while another does: a burst takes that long.
+const SPIN: u64 = 50_000;
+
+/// Frames that the kernel sends in one call where it copies (`TX_BATCH_SIZE`).
+const KICK: u32 = 32;
+
+/// Bytes of a frame beyond the MTU: Ethernet header (14) and two VLAN tags (4 each).
+const FRAME_OVERHEAD: u32 = 22;
+
+/// What went out in one call.
+#[derive(Default)]
+struct Sum {
+    packets: u64,
+    header_bytes: u64,
+    payload_bytes: u64,
+    done: Finished,
+}
+
+impl Sum {
+    fn add(&mut self, head: usize, payload: usize) {
+        self.packets += 1;
+        self.header_bytes += head as u64;
+        self.payload_bytes += payload as u64;
+    }
+}
+
+impl Queue {
+    fn longest_sent(&self, mtu: u32) -> usize {
+        let most = if self.parts { TX_PARTS * FRAME } else { FRAME };
+        (mtu.saturating_add(FRAME_OVERHEAD) as usize).min(most)
+    }
+
+    /// Sends packets of a burst. False if another thread sent for too long.
+    pub(crate) fn tx(&self, burst: &mut Burst<'_>, set: Set, mtu: u32) -> bool {
+        let longest = self.longest_sent(mtu);
+        let start = cycles();
+        while !self.tx.try_take() {
+            if cycles().wrapping_sub(start) > SPIN {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        // SAFETY: taken just now.
+        let tx = unsafe { &mut *self.tx.value.get() };
+        while let Some(frame) = tx.completion.pop() {
+            tx.free.push(frame_of(frame));
+        }
+        tx.completion.release();
+        tx.ring.begin();
+        let mut sum = Sum::default();
+        for i in set {
+            let p = &burst.packets()[i];
+            let result = match p.offload.longest(p.len()) > longest {
+                true => Err((DropReason::TxMtuExceeded, p.on_wire().0)),
+                false => self.put(tx, burst, i, &mut sum),
+            };
+            if let Err((reason, packets)) = result {
+                self.sent.drops.add(reason, packets);
+            }
+        }
+        tx.ring.publish();
+        self.sent.burst(sum.packets, sum.header_bytes, sum.payload_bytes);
+        if sum.done != Finished::default() {
+            self.sent.finished(&sum.done);
+        }
+        if tx.ring.needs_wakeup() {
+            for _ in 0..tx.ring.pushed().div_ceil(KICK) {
+                sys::kick_tx(&self.socket);
+            }
+        }
+        self.tx.release();
+        true
+    }
+
+    /// Puts a packet into the transmit ring, in as many frames as it takes.
+    ///
+    /// # Errors
+    /// Why not, and how many packets of the wire are missing: of a super-frame, those for which there was no
+    /// room any more.
+    fn put(
+        &self,
+        tx: &mut Tx,
+        burst: &mut Burst<'_>,
+        i: usize,
+        sum: &mut Sum,
+    ) -> Result<(), (DropReason, u64)> {
+        let p = &burst.packets()[i];
+        if p.offload.is_super() {
+            return self.put_cut(tx, burst, i, sum);
+        }
+        if !p.suits(Abilities::NONE) {
+            burst.complete_checksum(i).map_err(|reason| (reason, 1))?;
+            sum.done.checksums += 1;
+        }
+        let p = &burst.packets()[i];
+        self.put_whole(tx, p, burst.segments(i)).map_err(|reason| (reason, 1))?;
+        sum.add(p.header().len(), p.len() - p.header().len());
+        Ok(())
+    }
+
+    fn put_whole(
+        &self,
+        tx: &mut Tx,
+        p: &Packet,
+        borrowed: &[Segment<'_>],
+    ) -> Result<(), DropReason> {
+        if p.len() > FRAME {
+            return self.put_long(tx, p, borrowed);
+        }
+        let (at, mut to) = self.frame(tx, p.len())?;
+        for (from, n) in pieces(p, borrowed) {
+            // SAFETY: the pieces are readable while the burst is borrowed, and together as long as the
+            // packet, for which `frame` found room.
+            unsafe {
+                std::ptr::copy_nonoverlapping(from, to, n);
+                to = to.add(n);
+            }
+        }
+        tx.ring.push(Descriptor { at, len: p.len() as u32, options: 0 });
+        Ok(())
+    }
+
+    /// Cuts a super-frame.
+    #[cold]
+    fn put_cut(
+        &self,
+        tx: &mut Tx,
+        burst: &mut Burst<'_>,
+        i: usize,
+        sum: &mut Sum,
+    ) -> Result<(), (DropReason, u64)> {
+        let all = burst.packets()[i].on_wire().0;
+        let mut cut = burst.cut(i).map_err(|reason| (reason, all))?;
+        while let Some(payload) = cut.advance() {
+            let head = cut.headers().len();
+            let places = self.places(tx, head + payload);
+            let places = places.map_err(|reason| (reason, 1 + cut.rest() as u64))?;
+            let (first, room) = places.get(0);
+            // SAFETY: the places have room for all together, the first one for the headers at least.
+            unsafe {
+                cut.copy(first.add(head), room - head, true);
+                for i in 1..places.count {
+                    let (to, room) = places.get(i);
+                    cut.copy(to, room, true);
+                }
+                cut.complete();
+                std::ptr::copy_nonoverlapping(cut.headers().as_ptr(), first, head);
+            }
+            sum.add(head, payload);
+            sum.done.segments += 1;
+        }
+        Ok(())
+    }
+
+    /// Puts a packet into several frames.
+    #[cold]
+    fn put_long(
+        &self,
+        tx: &mut Tx,
+        p: &Packet,
+        borrowed: &[Segment<'_>],
+    ) -> Result<(), DropReason> {
+        let places = self.places(tx, p.len())?;
+        let (mut place, mut used) = (0, 0);
+        for (mut from, mut left) in pieces(p, borrowed) {
+            while left > 0 {
+                let (to, room) = places.get(place);
+                let n = left.min(room - used);
+                // SAFETY: the pieces are readable while the burst is borrowed, and the places together as long
+                // as they are.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(from, to.add(used), n);
+                    from = from.add(n);
+                }
+                (left, used) = (left - n, used + n);
+                if used == room {
+                    (place, used) = (place + 1, 0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A free frame for `len` bytes, and room for its descriptor.
+    fn frame(&self, tx: &mut Tx, len: usize) -> Result<(u64, *mut u8), DropReason> {
+        debug_assert!(len <= FRAME);
+        if !tx.ring.has_room(1) {
+            return Err(DropReason::TxRingFull);
+        }
+        let at = tx.free.pop().ok_or(DropReason::TxRingFull)?;
+        let to = self.umem.at(at, FRAME).ok_or(DropReason::TxRingBroken)?;
+        Ok((at, to))
+    }
+
+    /// As many free frames as `len` bytes need, with their descriptors pushed.
+    fn places(&self, tx: &mut Tx, len: usize) -> Result<Places, DropReason> {
+        let count = len.div_ceil(FRAME);
+        if count > if self.parts { TX_PARTS } else { 1 } {
+            return Err(DropReason::TxMtuExceeded);
+        }
+        if !tx.ring.has_room(count as u32) || tx.free.len() < count {
+            return Err(DropReason::TxRingFull);
+        }
+        let mut places = Places { at: [std::ptr::null_mut(); TX_PARTS], count, len };
+        let frames = tx.free.len() - count;
+        for (place, &frame) in places.at.iter_mut().zip(&tx.free[frames..]) {
+            *place = self.umem.at(frame, FRAME).ok_or(DropReason::TxRingBroken)?;
+        }
+        for (i, at) in tx.free.drain(frames..).enumerate() {
+            let options = if i + 1 < count { CONTINUED } else { 0 };
+            tx.ring.push(Descriptor { at, len: places.get(i).1 as u32, options });
+        }
+        Ok(places)
+    }
+}
+
+/// Where the parts of a packet go.
+struct Places {
+    at: [*mut u8; TX_PARTS],
+    count: usize,
+    /// Bytes of all together.
+    len: usize,
+}
+
+impl Places {
+    /// Part `i`, and its bytes.
+    fn get(&self, i: usize) -> (*mut u8, usize) {
+        (self.at[i], (self.len - i * FRAME).min(FRAME))
+    }
+}
+
+/// The pieces that a packet consists of.
+fn pieces(p: &Packet, borrowed: &[Segment<'_>]) -> impl Iterator<Item = (*const u8, usize)> {
+    let private = [(p.header().as_ptr(), p.header().len())].into_iter();
+    private.chain(borrowed.iter().map(|s| (s.as_ptr(), s.len())))
+}
