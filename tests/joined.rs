@@ -35,7 +35,9 @@ fn serve(switch: &Switch, at: &Namespace) -> Result<lab::process::Process> {
 /// Both ways for a second each; the sum of what the receivers got must be something.
 fn iperf(from: &Namespace, to: &str) -> Result<()> {
     for way in ["", " -R"] {
-        let report = from.run(&format!("timeout 20 iperf3 -f m -t 1 -c {to}{way}"))?;
+        let line = format!("timeout 20 iperf3 -f m -t 1 -c {to}{way}");
+        // The server may not be done with the run before, and refuses another.
+        let report = wait::until(&line, LIMIT, || Ok(from.run(&line).ok()))?;
         println!("{to}{way}: {}", received(&report)?);
     }
     Ok(())

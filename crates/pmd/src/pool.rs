@@ -211,6 +211,8 @@ pub struct Pool {
     isolated: HashSet<usize>,
     punts: Arc<PuntQueue>,
     sampled: Instant,
+    /// Real time that stands for [`INTERVAL`].
+    interval: Duration,
     /// What threads that ended had counted, so that sums never fall.
     ended: BTreeMap<&'static str, u64>,
 }
@@ -243,6 +245,7 @@ impl Pool {
             isolated: HashSet::new(),
             punts: Arc::default(),
             sampled: Instant::now(),
+            interval: INTERVAL,
             ended: BTreeMap::new(),
         }
     }
@@ -481,9 +484,14 @@ impl Pool {
         done.load(Acquire)
     }
 
+    /// Takes `interval` for [`INTERVAL`] when usage is measured, so that tests need not wait for a minute of it.
+    pub fn fake_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
     /// Takes the next measurement of usage if it is time.
     pub fn sample(&mut self) {
-        if self.sampled.elapsed() < INTERVAL {
+        if self.sampled.elapsed() < self.interval {
             return;
         }
         self.sampled = Instant::now();

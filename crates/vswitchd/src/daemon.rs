@@ -12,6 +12,7 @@ use ovsdb::client::ClientError;
 use ovsdb::jsonrpc::Message;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tracing::info;
 
 /// What the main thread waits for.
@@ -83,7 +84,10 @@ fn new_switch(options: &Options, events: Sender<Event>) -> Result<Shared> {
         let _ = sender.send(Event::Interface);
     });
     let switch = Switch::new(options.rundir.clone(), options.sysfs.clone(), notify);
-    let switch = switch.context("starting the revalidator")?;
+    let mut switch = switch.context("starting the revalidator")?;
+    if let Some(seconds) = options.load_interval {
+        switch.fake_load_interval(Duration::from_secs(seconds));
+    }
     Ok(Arc::new(Mutex::new(switch)))
 }
 

@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// machine, for tests of placement.
     #[arg(long, value_name = "DIR", env = "VSWITCH_SYSFS", default_value = "/sys", hide = true)]
     pub(crate) sysfs: PathBuf,
+    /// Seconds that pass for five when loads are measured, for tests of what follows a minute of load.
+    #[arg(long, value_name = "SECONDS", env = "VSWITCH_LOAD_INTERVAL", hide = true)]
+    pub(crate) load_interval: Option<u64>,
     /// Run in the background; returns when the switch is configured.
     #[arg(long)]
     pub(crate) detach: bool,

@@ -22,6 +22,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tracing::{info, warn};
 
 /// Megaflows kept by each thread unless `other_config:flow-limit` says otherwise, and idle time
@@ -519,6 +520,11 @@ impl Switch {
             let netdev = w.spec.as_ref().ok().and_then(|s| s.netdev(name));
             netdev.is_some_and(|n| self.links.by_name(n).is_some())
         })
+    }
+
+    /// See [`Pool::fake_interval`].
+    pub(crate) fn fake_load_interval(&mut self, interval: Duration) {
+        self.pool.fake_interval(interval);
     }
 
     /// What is due every second.

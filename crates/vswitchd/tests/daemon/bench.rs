@@ -142,9 +142,14 @@ impl Daemon {
 
     /// A daemon on a faked machine, configured when this returns: `sysfs` has its nodes and devices.
     pub fn start_on(sysfs: &Path) -> Daemon {
+        Daemon::start_faked("VSWITCH_SYSFS", sysfs)
+    }
+
+    /// A daemon with a variable that fakes what it is to see, configured when this returns.
+    pub fn start_faked(variable: &str, value: impl AsRef<OsStr>) -> Daemon {
         let dir = tempfile::tempdir().expect("directory");
         let mut command = vswitchd(dir.path());
-        command.env("VSWITCH_SYSFS", sysfs);
+        command.env(variable, value);
         let mut daemon = Daemon::spawn_as(command, dir.path(), &[] as &[&str]);
         daemon.wait_log("configured");
         daemon._temporary = Some(dir);
