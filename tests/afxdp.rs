@@ -1,0 +1,85 @@
+//! AF_XDP ports beside DPDK's driver for the same sockets (`net_af_xdp`), which counts what it sends and
+//! receives.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::netns::{Namespace, on_host};
+use lab::switch::{Kind, Switch};
+use lab::testpmd::Testpmd;
+use lab::{alone, wait};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Frames that testpmd sends at once, `tx_first`: bursts of 32. Fewer than any ring on the way has room for: a veth's
+/// own, of 256, is the smallest.
+const BURSTS: u64 = 4;
+const FRAMES: u64 = BURSTS * 32;
+const REPEATS: u64 = 5;
+
+fn add_port(switch: &Switch, name: &str, settings: &[&str]) -> Result<()> {
+    let set = ["--no-wait", "add-port", "br0", name, "--", "set", "Interface", name];
+    switch.ctl(&[&set, settings].concat()).map(drop)
+}
+
+fn wait_column(switch: &Switch, name: &str, column: &str, what: &str) -> Result<()> {
+    wait::until(&format!("{column} of {name} to have {what}"), LIMIT, || {
+        Ok(switch.interface(name, column)?.contains(what).then_some(()))
+    })
+}
+
+/// A veth pair without frames of its own: no IPv6.
+fn quiet_wire(switch: &Switch, name: &str, to: &Namespace) -> Result<()> {
+    let off = "sysctl -q -w net.ipv6.conf.default.disable_ipv6=1";
+    on_host(switch, off)?;
+    to.run(off)?;
+    let pid = to.pid();
+    on_host(switch, &format!("ip link add {name} type veth peer name {name}p netns {pid}"))?;
+    on_host(switch, &format!("ip link set {name} up"))?;
+    to.run(&format!("ip link set {name}p up")).map(drop)
+}
+
+#[test]
+fn every_frame_of_dpdks_driver_comes_out_at_the_other_port() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    for name in ["xe0", "xe1"] {
+        quiet_wire(&switch, name, &far)?;
+        add_port(&switch, name, &["type=afxdp"])?;
+        wait_column(&switch, name, "status", "native")?;
+    }
+    let (one, other) = (switch.ofport("xe0")?, switch.ofport("xe1")?);
+    let flows =
+        format!("in_port={one},actions=output:{other}\nin_port={other},actions=output:{one}\n");
+    switch.set_flows("br0", &flows)?;
+    let mut testpmd = Testpmd::on_netdevs(&far, &["xe0p", "xe1p"], 1)?;
+    testpmd.command("set fwd rxonly")?;
+    for round in 1..=REPEATS {
+        testpmd.command(&format!("start tx_first {BURSTS}"))?;
+        let mut counters = Vec::new();
+        let came = wait::until("all frames at both ports", LIMIT, || {
+            counters = testpmd.counters()?;
+            Ok(counters.iter().all(|c| c.rx_packets >= round * FRAMES).then_some(()))
+        });
+        ensure!(came.is_ok(), "round {round}: {counters:?}");
+        testpmd.stop_forwarding()?;
+    }
+    for (port, counters) in testpmd.counters()?.iter().enumerate() {
+        let all = (counters.rx_packets, counters.tx_packets);
+        ensure!(all == (REPEATS * FRAMES, REPEATS * FRAMES), "port {port}: {counters:?}");
+        ensure!(counters.rx_bytes == counters.tx_bytes, "port {port}: {counters:?}");
+    }
+    for name in ["xe0", "xe1"] {
+        wait::until(&format!("{name} to have counted all"), LIMIT, || {
+            let statistics = switch.statistics(name)?;
+            let counts = |key| statistics.get(key) == Some(&(REPEATS * FRAMES));
+            Ok((counts("rx_packets") && counts("tx_packets")).then_some(()))
+        })?;
+        let statistics = switch.statistics(name)?;
+        ensure!(statistics.get("rx_dropped") == Some(&0), "{name}: {statistics:?}");
+        ensure!(statistics.get("tx_dropped") == Some(&0), "{name}: {statistics:?}");
+    }
+    switch.check_alive()
+}
