@@ -1,11 +1,13 @@
-//! AF_XDP ports beside DPDK's driver for the same sockets (`net_af_xdp`), which counts what it sends and
-//! receives.
+//! AF_XDP ports beside DPDK's driver for the same sockets (`net_af_xdp`), which counts what it sends and receives,
+//! and what may be wrong on a host while they run.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lab::netns::{Namespace, on_host};
-use lab::switch::{Kind, Switch};
+use lab::process;
+use lab::switch::{BIN_DIR_VARIABLE, Kind, Switch};
 use lab::testpmd::Testpmd;
 use lab::{alone, wait};
 
@@ -25,6 +27,12 @@ fn add_port(switch: &Switch, name: &str, settings: &[&str]) -> Result<()> {
 fn wait_column(switch: &Switch, name: &str, column: &str, what: &str) -> Result<()> {
     wait::until(&format!("{column} of {name} to have {what}"), LIMIT, || {
         Ok(switch.interface(name, column)?.contains(what).then_some(()))
+    })
+}
+
+fn wait_healthy(switch: &Switch, name: &str) -> Result<()> {
+    wait::until(&format!("{name} to have no error"), LIMIT, || {
+        Ok((switch.interface(name, "error")? == "[]").then_some(()))
     })
 }
 
@@ -81,5 +89,42 @@ fn every_frame_of_dpdks_driver_comes_out_at_the_other_port() -> Result<()> {
         ensure!(statistics.get("rx_dropped") == Some(&0), "{name}: {statistics:?}");
         ensure!(statistics.get("tx_dropped") == Some(&0), "{name}: {statistics:?}");
     }
+    switch.check_alive()
+}
+
+/// The daemon without the right to lock as much memory as it likes (CAP_IPC_LOCK).
+#[test]
+fn frames_that_cannot_be_locked_are_told_and_heal() -> Result<()> {
+    let _alone = alone();
+    let dir = tempfile::TempDir::new()?;
+    let script = dir.path().join("vswitchd");
+    let directory = match std::env::var_os(BIN_DIR_VARIABLE) {
+        Some(directory) => directory.into(),
+        None => std::env::current_exe()?.ancestors().nth(2).unwrap_or("".as_ref()).to_owned(),
+    };
+    let program = std::path::PathBuf::from(directory).join("vswitchd");
+    let line = "exec prlimit --memlock=65536: setpriv --bounding-set -ipc_lock --";
+    std::fs::write(&script, format!("#!/bin/sh\n{line} {} \"$@\"\n", program.display()))?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+
+    let mut switch = Switch::start_program(Kind::Ours, Some(script), 0x1, &[])?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    quiet_wire(&switch, "xe0", &far)?;
+    // Small rings: 3 MiB of frames.
+    let settings = ["type=afxdp", "options:n_rxq_desc=256", "options:n_txq_desc=256"];
+    add_port(&switch, "xe0", &settings)?;
+    wait_column(&switch, "xe0", "error", "cannot be locked in memory")?;
+    ensure!(switch.interface("xe0", "ofport")? == "-1");
+    // Others are not disturbed.
+    add_port(&switch, "int0", &["type=internal"])?;
+    wait_column(&switch, "int0", "link_state", "down")?;
+    wait_healthy(&switch, "int0")?;
+
+    let pid = switch.daemon().id().to_string();
+    let mut raise = process::command("prlimit");
+    process::output(raise.args(["--pid", &pid, "--memlock=8388608:"]))?;
+    wait_healthy(&switch, "xe0")?;
+    wait_column(&switch, "xe0", "status", "native")?;
     switch.check_alive()
 }
