@@ -111,8 +111,8 @@ fn frames_that_cannot_be_locked_are_told_and_heal() -> Result<()> {
     switch.add_bridge("br0")?;
     let far = Namespace::new()?;
     quiet_wire(&switch, "xe0", &far)?;
-    // Small rings: 3 MiB of frames.
-    let settings = ["type=afxdp", "options:n_rxq_desc=256", "options:n_txq_desc=256"];
+    // Small rings: 2 MiB of frames, and as much for each mode that is tried first, until the kernel lets go of it.
+    let settings = ["type=afxdp", "options:n_rxq_desc=64", "options:n_txq_desc=64"];
     add_port(&switch, "xe0", &settings)?;
     wait_column(&switch, "xe0", "error", "cannot be locked in memory")?;
     ensure!(switch.interface("xe0", "ofport")? == "-1");
@@ -126,5 +126,48 @@ fn frames_that_cannot_be_locked_are_told_and_heal() -> Result<()> {
     process::output(raise.args(["--pid", &pid, "--memlock=8388608:"]))?;
     wait_healthy(&switch, "xe0")?;
     wait_column(&switch, "xe0", "status", "native")?;
+    switch.check_alive()
+}
+
+#[test]
+fn the_netdev_keeps_the_queues_that_are_asked_for() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    quiet_wire(&switch, "xe0", &far)?;
+    add_port(&switch, "xe0", &["type=afxdp", "options:n_rxq=1"])?;
+    wait_column(&switch, "xe0", "status", "netdev_rxq=\"1\"")?;
+    far.run("ethtool -L xe0p rx 2 tx 1")?;
+    on_host(&switch, "ethtool -L xe0 rx 2 tx 2")?;
+    wait::until("one queue again", LIMIT, || {
+        let shown = on_host(&switch, "ethtool -l xe0")?;
+        let now = shown.split("Current").nth(1).unwrap_or_default();
+        Ok(now.lines().any(|l| l.split_whitespace().eq(["RX:", "1"])).then_some(()))
+    })?;
+    wait_healthy(&switch, "xe0")?;
+    switch.check_alive()
+}
+
+/// With busy polling the same frames come.
+#[test]
+fn busy_polling_forwards_and_is_shown() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    quiet_wire(&switch, "xe0", &far)?;
+    far.run("ip addr add 10.1.0.2/24 dev xe0p")?;
+    add_port(&switch, "xe0", &["type=afxdp"])?;
+    wait_column(&switch, "xe0", "status", "xdp-busy-poll=\"false\"")?;
+    let set = |value: &str| switch.ctl(&["--no-wait", "set", "Interface", "xe0", value]);
+    set("options:xdp-busy-poll=sometimes")?;
+    wait_column(&switch, "xe0", "error", "neither true nor false")?;
+    set("options:xdp-busy-poll=true")?;
+    wait_healthy(&switch, "xe0")?;
+    wait_column(&switch, "xe0", "status", "xdp-busy-poll=\"true\"")?;
+    on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
+    on_host(&switch, "ip link set br0 up")?;
+    far.run("ping -c 3 -i 0.1 -W 2 10.1.0.1")?;
     switch.check_alive()
 }

@@ -54,6 +54,7 @@ pub(crate) enum What {
         rx_size: u32,
         tx_size: u32,
         csum_repair: Option<bool>,
+        busy_poll: bool,
     },
     /// One end of a patch between bridges.
     Patch { peer: String },
@@ -172,14 +173,14 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
     };
     let asked = number(i, "n_rxq", 1, 1..=MAX_QUEUES)?;
     let queues = i.options.contains_key("n_rxq").then_some(asked);
-    let csum_repair = match i.options.get("rx-csum-repair").map(String::as_str) {
-        None => None,
-        Some("true") => Some(true),
-        Some("false") => Some(false),
-        Some(other) => {
-            return Err(format!("options:rx-csum-repair is \"{other}\", neither true nor false"));
-        }
+    let choice = |key| match i.options.get(key).map(String::as_str) {
+        None => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(other) => Err(format!("options:{key} is \"{other}\", neither true nor false")),
     };
+    let csum_repair = choice("rx-csum-repair")?;
+    let busy_poll = choice("xdp-busy-poll")?.unwrap_or(false);
     let size = |key| {
         let size = number(i, key, 2048, 64..=8192)?;
         let fits = size.is_power_of_two();
@@ -187,7 +188,8 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
             .ok_or_else(|| format!("options:{key}={size} is not a power of two"))
     };
     let (rx_size, tx_size) = (size("n_rxq_desc")?, size("n_txq_desc")?);
-    Ok(Spec { kind, what: What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair } })
+    let what = What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, busy_poll };
+    Ok(Spec { kind, what })
 }
 
 /// The netdev of a PCI device, below `devices` of sysfs.
@@ -313,12 +315,17 @@ mod tests {
         let xdp = spec(&row("afxdp", &[("n_rxq", "2"), ("n_rxq_desc", "1024")]), dirs);
         let netdev = "p1".to_owned();
         let (rx_size, tx_size) = (1024, 2048);
-        let (queues, csum_repair) = (Some(2), None);
-        let what = What::Xdp { netdev, mode: None, queues, rx_size, tx_size, csum_repair };
+        let (queues, csum_repair, busy_poll) = (Some(2), None, false);
+        let what =
+            What::Xdp { netdev, mode: None, queues, rx_size, tx_size, csum_repair, busy_poll };
         assert_eq!(xdp.expect("works").what, what);
-        for option in
-            [("n_rxq", "17"), ("n_txq_desc", "1000"), ("xdp-mode", "fast"), ("rx-csum-repair", "1")]
-        {
+        for option in [
+            ("n_rxq", "17"),
+            ("n_txq_desc", "1000"),
+            ("xdp-mode", "fast"),
+            ("rx-csum-repair", "1"),
+            ("xdp-busy-poll", "yes"),
+        ] {
             assert!(error(&row("afxdp", &[option])).contains(option.0));
         }
         let patch = |options: &[(&str, &str)]| spec(&row("patch", options), dirs);
