@@ -41,9 +41,19 @@ impl Nic {
         let (name, mode) = (name.to_owned(), Some(Mode::Native));
         let (rx_size, tx_size, mtu) = (RING, RING, 1500);
         let (queues, long_frames) = (1, false);
-        let csum_repair = Some(false);
-        let config =
-            Config { name, index, mode, queues, rx_size, tx_size, mtu, long_frames, csum_repair };
+        let (csum_repair, busy_poll) = (Some(false), false);
+        let config = Config {
+            name,
+            index,
+            mode,
+            queues,
+            rx_size,
+            tx_size,
+            mtu,
+            long_frames,
+            csum_repair,
+            busy_poll,
+        };
         let port = XdpPort::open(&config)?;
         Ok(Nic { port })
     }
