@@ -102,7 +102,7 @@ fn frames_that_cannot_be_locked_are_told_and_heal() -> Result<()> {
         Some(directory) => directory.into(),
         None => std::env::current_exe()?.ancestors().nth(2).unwrap_or("".as_ref()).to_owned(),
     };
-    let program = std::path::PathBuf::from(directory).join("vswitchd");
+    let program = directory.join("vswitchd");
     let line = "exec prlimit --memlock=65536: setpriv --bounding-set -ipc_lock --";
     std::fs::write(&script, format!("#!/bin/sh\n{line} {} \"$@\"\n", program.display()))?;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
