@@ -46,6 +46,7 @@ fn config(name: &str, index: u32, mode: Option<Mode>, queues: usize) -> Config {
         mtu: 1500,
         long_frames: true,
         csum_repair: None,
+        busy_poll: false,
     }
 }
 
