@@ -342,6 +342,7 @@ fn af_xdp_heals_when_what_is_in_its_way_goes() -> Result<()> {
             tx_size,
             mtu,
             csum_repair,
+            busy_poll: false,
             long_frames,
             gro: false,
         });

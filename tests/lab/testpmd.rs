@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use crate::netns::Namespace;
 use crate::process::{self, Process};
 use crate::switch::{SocketMode, VhostPort};
 use crate::wait;
@@ -106,9 +107,28 @@ impl Testpmd {
         Ok(this)
     }
 
+    /// Starts testpmd with AF_XDP (`net_af_xdp`) on netdevs of a namespace, in ordinary memory; frames are of 64 bytes.
+    pub fn on_netdevs(namespace: &Namespace, netdevs: &[&str], core: usize) -> Result<Testpmd> {
+        let dir = new_dir()?;
+        let mut arguments = common_arguments(core, dir.path());
+        arguments.extend(["--no-huge".to_owned(), "-m".to_owned(), MEMORY_MB.to_string()]);
+        for (index, netdev) in netdevs.iter().enumerate() {
+            arguments.push(format!("--vdev=net_af_xdp{index},iface={netdev}"));
+        }
+        arguments.extend(["--", "-i", "--nb-cores=1"].map(str::to_owned));
+        arguments.push(format!("--total-num-mbufs={PACKET_BUFFERS}"));
+        let mut command = process::command("nsenter");
+        command.args(["-t", &namespace.pid().to_string(), "-n", "--", "stdbuf"]);
+        Testpmd::launch_by(command, dir, &arguments)
+    }
+
     /// Starts testpmd with these arguments and waits for its prompt.
     pub(crate) fn launch(dir: TempDir, arguments: &[String]) -> Result<Testpmd> {
-        let mut command = process::command("stdbuf");
+        Testpmd::launch_by(process::command("stdbuf"), dir, arguments)
+    }
+
+    /// The same by a command that ends in `stdbuf`.
+    fn launch_by(mut command: Command, dir: TempDir, arguments: &[String]) -> Result<Testpmd> {
         command.args(["-o0", "dpdk-testpmd"]).args(arguments);
         command.stdin(Stdio::piped());
         let mut process = Process::start("testpmd", &mut command, &dir.path().join("testpmd.log"))?;
@@ -215,17 +235,20 @@ pub(crate) fn file_prefix(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "lab".into(), |n| n.to_string_lossy().into_owned())
 }
 
-fn arguments(options: &Options, dir: &Path, ports: &[&VhostPort]) -> Vec<String> {
-    let core = options.core;
-    let mut arguments = vec![
+fn common_arguments(core: usize, dir: &Path) -> Vec<String> {
+    vec![
         // The prompt's thread and the forwarding thread share the core.
         format!("--lcores=0@{core},1@{core}"),
         "--no-pci".to_owned(),
         "--no-telemetry".to_owned(),
         format!("--file-prefix={}", file_prefix(dir)),
-        // One region: with a file for each page the memory table would not fit in a message.
-        "--single-file-segments".to_owned(),
-    ];
+    ]
+}
+
+fn arguments(options: &Options, dir: &Path, ports: &[&VhostPort]) -> Vec<String> {
+    let mut arguments = common_arguments(options.core, dir);
+    // One region: with a file for each page the memory table would not fit in a message.
+    arguments.push("--single-file-segments".to_owned());
     match &options.hugepages {
         Some(mount) => {
             arguments.push(format!("--huge-dir={}", mount.display()));

@@ -95,6 +95,10 @@ const STAGES: &[Stage] = &[
         &["test", "-p", "lab", "--test", "host", "--", "--test-threads=1"],
     ),
     lab_stage(
+        "AF_XDP, with DPDK's driver as the peer",
+        &["test", "-p", "lab", "--test", "afxdp", "--", "--test-threads=1"],
+    ),
+    lab_stage(
         "Linux bridges, wires, a guest and its host",
         &["test", "-p", "lab", "--test", "joined", "--", "--test-threads=1"],
     ),

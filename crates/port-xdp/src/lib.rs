@@ -84,6 +84,9 @@ pub struct Config {
     /// Whether checksums are recognised that senders on this host have left to be done, and completed for who cannot:
     /// by default where frames are copied, for those of a wire have theirs.
     pub csum_repair: Option<bool>,
+    /// The threads that poll run the driver's receiving too, where its interrupts would: of use with
+    /// `napi_defer_hard_irqs` and `gro_flush_timeout` of the netdev, and Linux 5.11.
+    pub busy_poll: bool,
     /// Frames longer than a page pass, where the kernel and the driver can do that (Linux 6.6).
     pub long_frames: bool,
     /// Whether segments of TCP that come in one burst are joined to super-frames ([`Burst::coalesce`]).
@@ -157,6 +160,11 @@ impl XdpPort {
     /// Whether checksums are recognised that senders have left to be done.
     pub fn repairs_checksums(&self) -> bool {
         self.queues.iter().all(|q| q.repair)
+    }
+
+    /// Whether polling runs the driver's receiving.
+    pub fn busy_polls(&self) -> bool {
+        self.queues.iter().all(|q| q.busy_poll)
     }
 
     /// The netdev's index.

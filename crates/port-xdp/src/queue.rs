@@ -92,6 +92,8 @@ pub(crate) struct Queue {
     pub(crate) repair: bool,
     /// Whether to join segments of TCP.
     gro: bool,
+    /// Whether a poll that finds nothing has the driver look.
+    pub(crate) busy_poll: bool,
     received: QueueCounters,
     pub(crate) sent: QueueCounters,
 }
@@ -144,11 +146,16 @@ impl Queue {
         if !parts {
             bind(0)?;
         }
+        if config.busy_poll {
+            let needs = "busy polling (options:xdp-busy-poll) needs Linux 5.11 and CAP_NET_ADMIN";
+            sys::prefer_busy_poll(&socket).map_err(|e| named(e, needs))?;
+        }
+        let busy_poll = config.busy_poll;
         let repair = config.csum_repair.unwrap_or(mode != Mode::ZeroCopy);
         let (received, sent) = Default::default();
         let (rx, tx, alarm) = (Claim::new(rx), Claim::new(tx), Alarm::new()?);
         let gro = config.gro;
-        Ok(Queue { rx, tx, socket, alarm, umem, parts, repair, gro, received, sent })
+        Ok(Queue { rx, tx, socket, alarm, umem, parts, repair, gro, busy_poll, received, sent })
     }
 
     pub(crate) fn socket(&self) -> &OwnedFd {
@@ -195,6 +202,9 @@ impl Queue {
             }
         }
         if rx.lent.is_empty() {
+            if self.busy_poll {
+                sys::kick_rx(&self.socket);
+            }
             self.rx.release();
             return None;
         }

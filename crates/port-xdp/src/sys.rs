@@ -47,6 +47,23 @@ pub(crate) fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> Result
     checked(done.into()).map(drop)
 }
 
+/// How long the kernel may look for packets in a call that finds none, in microseconds, and how many it takes at most.
+/// A call that must not wait looks once.
+const BUSY_POLL: [(libc::c_int, libc::c_int); 3] =
+    [(libc::SO_PREFER_BUSY_POLL, 1), (libc::SO_BUSY_POLL, 20), (libc::SO_BUSY_POLL_BUDGET, 64)];
+
+/// Has calls on a socket run the driver's receiving.
+pub(crate) fn prefer_busy_poll(socket: &OwnedFd) -> Result<()> {
+    for (option, value) in BUSY_POLL {
+        let (at, len) = (std::ptr::from_ref(&value).cast(), size_of_val(&value) as libc::socklen_t);
+        // SAFETY: the kernel reads `len` bytes of `value`.
+        let done =
+            unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, at, len) };
+        checked(done.into())?;
+    }
+    Ok(())
+}
+
 /// Reads an option of a socket. `T` consists of integers.
 pub(crate) fn get<T: Default>(socket: &OwnedFd, option: libc::c_int) -> Result<T> {
     let mut value = T::default();

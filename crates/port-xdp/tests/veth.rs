@@ -47,6 +47,7 @@ fn config(name: &str, index: u32, mode: Option<Mode>, queues: usize) -> Config {
         long_frames: true,
         csum_repair: None,
         gro: false,
+        busy_poll: false,
     }
 }
 

@@ -83,7 +83,7 @@ impl Opened {
                 link = Some(found);
                 Device::Netdev(Arc::new(netdev))
             }
-            What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro } => {
+            What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro, busy_poll } => {
                 let found = links.find(netdev);
                 let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
                 if let Some(queues) = queues {
@@ -100,6 +100,7 @@ impl Opened {
                     long_frames: true,
                     csum_repair: *csum_repair,
                     gro: *gro,
+                    busy_poll: *busy_poll,
                 };
                 let port = XdpPort::open(&config).map_err(|e| format!("cannot open: {e}"))?;
                 link = Some(found);
@@ -216,12 +217,34 @@ impl Opened {
     pub(crate) fn complaint(&self) -> Option<String> {
         let Device::Xdp(port) = &self.device else { return None };
         let (mtu, most) = (port.mtu(), port.mtu_limit());
-        (mtu > most).then(|| {
-            format!(
+        if mtu > most {
+            return Some(format!(
                 "the netdev's MTU is {mtu}, and frames beyond {most} are lost: the kernel or the driver has no \
                  multi-buffer AF_XDP (Linux 6.6); set mtu_request={most} or less"
+            ));
+        }
+        let (netdev, asked) = self.asked_queues()?;
+        let has = port_kernel::queues(&netdev).ok()?.rx;
+        (has as usize != asked).then(|| {
+            format!(
+                "{netdev} has {has} receive queues now, and options:n_rxq is {asked}: what others receive goes to the host"
             )
         })
+    }
+
+    /// The netdev whose queue count the row asks for, and that.
+    fn asked_queues(&self) -> Option<(String, usize)> {
+        let What::Xdp { queues, .. } = &self.spec.what else { return None };
+        Some((self.link()?.name, (*queues)?))
+    }
+
+    /// Gives the netdev again the queues that the row asks for, where somebody else (`ethtool -L`) changed them.
+    ///
+    /// # Errors
+    /// A line for the row's `error` column.
+    pub(crate) fn keep_queues(&self) -> Result<(), String> {
+        let Some((netdev, asked)) = self.asked_queues() else { return Ok(()) };
+        follow_queues(&netdev, asked)
     }
 
     /// Changes what guests are offered that come from now on, and what the host may leave to do in frames.
@@ -357,6 +380,7 @@ impl Opened {
             Device::Xdp(port) => {
                 map.insert("xdp-mode".to_owned(), port.mode().name().to_owned());
                 map.insert("max_mtu".to_owned(), port.mtu_limit().to_string());
+                map.insert("xdp-busy-poll".to_owned(), port.busy_polls().to_string());
                 map.insert("rx-csum-repair".to_owned(), port.repairs_checksums().to_string());
                 if let Some(queues) = self.link().and_then(|l| port_kernel::queues(&l.name).ok()) {
                     map.insert("netdev_rxq".to_owned(), queues.rx.to_string());
@@ -438,6 +462,11 @@ fn follow_queues(netdev: &str, asked: usize) -> Result<(), String> {
     if now.rx == asked && now.tx == asked {
         return Ok(());
     }
+    tracing::info!(
+        "{netdev} gets {asked} queues: it has {} to receive, {} to send",
+        now.rx,
+        now.tx
+    );
     let set = port_kernel::set_queues(netdev, asked);
     set.map_err(|e| format!("{netdev} does not take options:n_rxq={asked} (ethtool -L): {e}"))
 }

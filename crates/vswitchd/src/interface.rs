@@ -29,6 +29,7 @@ const CSUM: &str = "userspace-csum-enable";
 /// Receive coalescing of netdevs, by the name that the kernel has for the feature (`ethtool -k`). Without being asked
 /// for it is not done: whoever gets whole frames at last pays for looking.
 const GRO: &str = "rx-gro";
+const BUSY_POLL: &str = "xdp-busy-poll";
 /// Whether checksums that senders on this host left to be done are recognised.
 const CSUM_REPAIR: &str = "rx-csum-repair";
 /// The range that `mtu_request` may have (as OVS's DPDK ports).
@@ -60,6 +61,7 @@ pub(crate) enum What {
         tx_size: u32,
         csum_repair: Option<bool>,
         gro: bool,
+        busy_poll: bool,
     },
     /// One end of a patch between bridges.
     Patch { peer: String },
@@ -180,6 +182,7 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
     let asked = number(i, "n_rxq", 1, 1..=MAX_QUEUES)?;
     let queues = i.options.contains_key("n_rxq").then_some(asked);
     let csum_repair = truth(i, CSUM_REPAIR)?;
+    let busy_poll = truth(i, BUSY_POLL)?.unwrap_or(false);
     let size = |key| {
         let size = number(i, key, 2048, 64..=8192)?;
         let fits = size.is_power_of_two();
@@ -188,7 +191,7 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
     };
     let (rx_size, tx_size) = (size("n_rxq_desc")?, size("n_txq_desc")?);
     let gro = truth(i, GRO)?.unwrap_or(false);
-    let what = What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro };
+    let what = What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro, busy_poll };
     Ok(Spec { kind, what })
 }
 
@@ -327,8 +330,10 @@ mod tests {
         let xdp = spec(&row("afxdp", &[("n_rxq", "2"), ("n_rxq_desc", "1024")]), dirs);
         let netdev = "p1".to_owned();
         let (rx_size, tx_size) = (1024, 2048);
-        let (queues, csum_repair, gro) = (Some(2), None, false);
-        let what = What::Xdp { netdev, mode: None, queues, rx_size, tx_size, csum_repair, gro };
+        let (queues, csum_repair, gro, busy_poll) = (Some(2), None, false, false);
+        let mode = None;
+        let what =
+            What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro, busy_poll };
         assert_eq!(xdp.expect("works").what, what);
         for option in [
             ("n_rxq", "17"),
@@ -336,6 +341,7 @@ mod tests {
             ("xdp-mode", "fast"),
             (CSUM_REPAIR, "1"),
             (GRO, "on"),
+            (BUSY_POLL, "yes"),
         ] {
             assert!(error(&row("afxdp", &[option])).contains(option.0));
         }

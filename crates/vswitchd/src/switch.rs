@@ -365,8 +365,10 @@ impl Switch {
         r.police(limits, clock);
         r.steer(&w.interface.name, w.interface.steer_by_hash && !r.opened.is_patch());
         let mtu_error = mtu_error.or(r.opened.set_mtu(mtu).err());
+        let queues_error = r.opened.keep_queues().err();
         r.complaint = r.opened.complaint();
-        let error = mtu_error.or(offers_error).or(limits_error).or(r.complaint.clone());
+        let error =
+            mtu_error.or(queues_error).or(offers_error).or(limits_error).or(r.complaint.clone());
         Outcome { ofport: r.number.0.into(), error }
     }
 

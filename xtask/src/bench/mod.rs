@@ -215,9 +215,11 @@ fn measure_all(
     if let (Some(system), false) = (noisy, plan.lenient) {
         println!("\nnoise: {} against itself", system.kind());
         let rounds = plan.rounds.div_ceil(3).max(3);
-        let outcome = rate::noise(system, &scenario::ALL[0], &Plan { rounds, ..*plan })?;
-        print::outcome(&outcome);
-        results.noise = Some(outcome);
+        results.noise = rate::noise(system, &scenario::ALL[0], &Plan { rounds, ..*plan })?;
+        match &results.noise {
+            Some(outcome) => print::outcome(outcome),
+            None => println!("{NO_ROUND}; how far windows differ by themselves is not known"),
+        }
     }
     for (number, scenario) in scenarios.iter().enumerate() {
         let count = scenarios.len();

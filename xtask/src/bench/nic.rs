@@ -41,7 +41,8 @@ impl Nic {
         let index = index.trim().parse().context("no index")?;
         let (name, mode) = (name.to_owned(), Some(Mode::Native));
         let (rx_size, tx_size, mtu) = (RING, RING, 1500);
-        let (queues, csum_repair, long_frames, gro) = (1, Some(false), false, false);
+        let (queues, csum_repair, long_frames) = (1, Some(false), false);
+        let (gro, busy_poll) = (false, false);
         let config = Config {
             name,
             index,
@@ -53,6 +54,7 @@ impl Nic {
             csum_repair,
             long_frames,
             gro,
+            busy_poll,
         };
         let port = XdpPort::open(&config)?;
         Ok(Nic { port })

@@ -1,0 +1,173 @@
+//! AF_XDP ports beside DPDK's driver for the same sockets (`net_af_xdp`), which counts what it sends and receives,
+//! and what may be wrong on a host while they run.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::netns::{Namespace, on_host};
+use lab::process;
+use lab::switch::{BIN_DIR_VARIABLE, Kind, Switch};
+use lab::testpmd::Testpmd;
+use lab::{alone, wait};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Frames that testpmd sends at once, `tx_first`: bursts of 32. Fewer than any ring on the way has room for: a veth's
+/// own, of 256, is the smallest.
+const BURSTS: u64 = 4;
+const FRAMES: u64 = BURSTS * 32;
+const REPEATS: u64 = 5;
+
+fn add_port(switch: &Switch, name: &str, settings: &[&str]) -> Result<()> {
+    let set = ["--no-wait", "add-port", "br0", name, "--", "set", "Interface", name];
+    switch.ctl(&[&set, settings].concat()).map(drop)
+}
+
+fn wait_column(switch: &Switch, name: &str, column: &str, what: &str) -> Result<()> {
+    wait::until(&format!("{column} of {name} to have {what}"), LIMIT, || {
+        Ok(switch.interface(name, column)?.contains(what).then_some(()))
+    })
+}
+
+fn wait_healthy(switch: &Switch, name: &str) -> Result<()> {
+    wait::until(&format!("{name} to have no error"), LIMIT, || {
+        Ok((switch.interface(name, "error")? == "[]").then_some(()))
+    })
+}
+
+/// A veth pair without frames of its own: no IPv6.
+fn quiet_wire(switch: &Switch, name: &str, to: &Namespace) -> Result<()> {
+    let off = "sysctl -q -w net.ipv6.conf.default.disable_ipv6=1";
+    on_host(switch, off)?;
+    to.run(off)?;
+    let pid = to.pid();
+    on_host(switch, &format!("ip link add {name} type veth peer name {name}p netns {pid}"))?;
+    on_host(switch, &format!("ip link set {name} up"))?;
+    to.run(&format!("ip link set {name}p up")).map(drop)
+}
+
+#[test]
+fn every_frame_of_dpdks_driver_comes_out_at_the_other_port() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    for name in ["xe0", "xe1"] {
+        quiet_wire(&switch, name, &far)?;
+        add_port(&switch, name, &["type=afxdp"])?;
+        wait_column(&switch, name, "status", "native")?;
+    }
+    let (one, other) = (switch.ofport("xe0")?, switch.ofport("xe1")?);
+    let flows =
+        format!("in_port={one},actions=output:{other}\nin_port={other},actions=output:{one}\n");
+    switch.set_flows("br0", &flows)?;
+    let mut testpmd = Testpmd::on_netdevs(&far, &["xe0p", "xe1p"], 1)?;
+    testpmd.command("set fwd rxonly")?;
+    for round in 1..=REPEATS {
+        testpmd.command(&format!("start tx_first {BURSTS}"))?;
+        let mut counters = Vec::new();
+        let came = wait::until("all frames at both ports", LIMIT, || {
+            counters = testpmd.counters()?;
+            Ok(counters.iter().all(|c| c.rx_packets >= round * FRAMES).then_some(()))
+        });
+        ensure!(came.is_ok(), "round {round}: {counters:?}");
+        testpmd.stop_forwarding()?;
+    }
+    for (port, counters) in testpmd.counters()?.iter().enumerate() {
+        let all = (counters.rx_packets, counters.tx_packets);
+        ensure!(all == (REPEATS * FRAMES, REPEATS * FRAMES), "port {port}: {counters:?}");
+        ensure!(counters.rx_bytes == counters.tx_bytes, "port {port}: {counters:?}");
+    }
+    for name in ["xe0", "xe1"] {
+        wait::until(&format!("{name} to have counted all"), LIMIT, || {
+            let statistics = switch.statistics(name)?;
+            let counts = |key| statistics.get(key) == Some(&(REPEATS * FRAMES));
+            Ok((counts("rx_packets") && counts("tx_packets")).then_some(()))
+        })?;
+        let statistics = switch.statistics(name)?;
+        ensure!(statistics.get("rx_dropped") == Some(&0), "{name}: {statistics:?}");
+        ensure!(statistics.get("tx_dropped") == Some(&0), "{name}: {statistics:?}");
+    }
+    switch.check_alive()
+}
+
+/// The daemon without the right to lock as much memory as it likes (CAP_IPC_LOCK).
+#[test]
+fn frames_that_cannot_be_locked_are_told_and_heal() -> Result<()> {
+    let _alone = alone();
+    let dir = tempfile::TempDir::new()?;
+    let script = dir.path().join("vswitchd");
+    let directory = match std::env::var_os(BIN_DIR_VARIABLE) {
+        Some(directory) => directory.into(),
+        None => std::env::current_exe()?.ancestors().nth(2).unwrap_or("".as_ref()).to_owned(),
+    };
+    let program = directory.join("vswitchd");
+    let line = "exec prlimit --memlock=65536: setpriv --bounding-set -ipc_lock --";
+    std::fs::write(&script, format!("#!/bin/sh\n{line} {} \"$@\"\n", program.display()))?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+
+    let mut switch = Switch::start_program(Kind::Ours, Some(script), 0x1, &[])?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    quiet_wire(&switch, "xe0", &far)?;
+    // Small rings: 2 MiB of frames, and as much for each mode that is tried first, until the kernel lets go of it.
+    let settings = ["type=afxdp", "options:n_rxq_desc=64", "options:n_txq_desc=64"];
+    add_port(&switch, "xe0", &settings)?;
+    wait_column(&switch, "xe0", "error", "cannot be locked in memory")?;
+    ensure!(switch.interface("xe0", "ofport")? == "-1");
+    // Others are not disturbed.
+    add_port(&switch, "int0", &["type=internal"])?;
+    wait_column(&switch, "int0", "link_state", "down")?;
+    wait_healthy(&switch, "int0")?;
+
+    let pid = switch.daemon().id().to_string();
+    let mut raise = process::command("prlimit");
+    process::output(raise.args(["--pid", &pid, "--memlock=8388608:"]))?;
+    wait_healthy(&switch, "xe0")?;
+    wait_column(&switch, "xe0", "status", "native")?;
+    switch.check_alive()
+}
+
+#[test]
+fn the_netdev_keeps_the_queues_that_are_asked_for() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    quiet_wire(&switch, "xe0", &far)?;
+    add_port(&switch, "xe0", &["type=afxdp", "options:n_rxq=1"])?;
+    wait_column(&switch, "xe0", "status", "netdev_rxq=\"1\"")?;
+    far.run("ethtool -L xe0p rx 2 tx 1")?;
+    on_host(&switch, "ethtool -L xe0 rx 2 tx 2")?;
+    wait::until("one queue again", LIMIT, || {
+        let shown = on_host(&switch, "ethtool -l xe0")?;
+        let now = shown.split("Current").nth(1).unwrap_or_default();
+        Ok(now.lines().any(|l| l.split_whitespace().eq(["RX:", "1"])).then_some(()))
+    })?;
+    wait_healthy(&switch, "xe0")?;
+    switch.check_alive()
+}
+
+/// With busy polling the same frames come.
+#[test]
+fn busy_polling_forwards_and_is_shown() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    quiet_wire(&switch, "xe0", &far)?;
+    far.run("ip addr add 10.1.0.2/24 dev xe0p")?;
+    add_port(&switch, "xe0", &["type=afxdp"])?;
+    wait_column(&switch, "xe0", "status", "xdp-busy-poll=\"false\"")?;
+    let set = |value: &str| switch.ctl(&["--no-wait", "set", "Interface", "xe0", value]);
+    set("options:xdp-busy-poll=sometimes")?;
+    wait_column(&switch, "xe0", "error", "neither true nor false")?;
+    set("options:xdp-busy-poll=true")?;
+    wait_healthy(&switch, "xe0")?;
+    wait_column(&switch, "xe0", "status", "xdp-busy-poll=\"true\"")?;
+    on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
+    on_host(&switch, "ip link set br0 up")?;
+    far.run("ping -c 3 -i 0.1 -W 2 10.1.0.1")?;
+    switch.check_alive()
+}
