@@ -102,6 +102,14 @@ const STAGES: &[Stage] = &[
         "Linux bridges, wires, a guest and its host",
         &["test", "-p", "lab", "--test", "joined", "--", "--test-threads=1"],
     ),
+    lab_stage(
+        "multicast between hosts",
+        &["test", "-p", "lab", "--test", "multicast", "--", "--test-threads=1"],
+    ),
+    lab_stage(
+        "rates that limits hold",
+        &["test", "-p", "lab", "--test", "limits", "--", "--test-threads=1"],
+    ),
     lab_stage("two bridges", &["test", "-p", "lab", "--test", "bridges", "--", "--test-threads=1"]),
     lab_stage(
         "two QEMU guests",

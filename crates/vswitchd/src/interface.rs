@@ -29,6 +29,7 @@ const CSUM: &str = "userspace-csum-enable";
 /// Receive coalescing of netdevs, by the name that the kernel has for the feature (`ethtool -k`). Without being asked
 /// for it is not done: whoever gets whole frames at last pays for looking.
 const GRO: &str = "rx-gro";
+/// Whether a poll that finds nothing has the driver look.
 const BUSY_POLL: &str = "xdp-busy-poll";
 /// Whether checksums that senders on this host left to be done are recognised.
 const CSUM_REPAIR: &str = "rx-csum-repair";

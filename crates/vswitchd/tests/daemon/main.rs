@@ -10,6 +10,7 @@ mod configure;
 mod flows;
 mod idle;
 mod mirrors;
+mod mtu;
 mod multicast;
 mod numa;
 mod numbers;
