@@ -331,20 +331,11 @@ fn af_xdp_heals_when_what_is_in_its_way_goes() -> Result<()> {
     let other = std::thread::spawn(move || -> Result<()> {
         let network = rustix::thread::LinkNameSpaceType::Network;
         rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&host), Some(network))?;
-        let (name, csum_repair, long_frames) = ("other".to_owned(), None, false);
-        let (queues, rx_size, tx_size, mtu, mode) = (1, 64, 64, 1500, None);
         let port = port_xdp::XdpPort::open(&port_xdp::Config {
-            name,
-            index,
-            mode,
-            queues,
-            rx_size,
-            tx_size,
-            mtu,
-            csum_repair,
-            busy_poll: false,
-            long_frames,
-            gro: false,
+            rx_size: 64,
+            tx_size: 64,
+            long_frames: false,
+            ..port_xdp::Config::new("other", index)
         });
         opened.send(port.is_ok())?;
         let _ = wait_done.recv();

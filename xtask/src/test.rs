@@ -30,6 +30,17 @@ struct Stage {
     fast: bool,
 }
 
+/// A stage that runs one test of the laboratory, its parts one at a time as they poll cores.
+macro_rules! lab_test {
+    ($name:literal, $test:literal $(, $more:literal)*) => {
+        Stage {
+            name: $name,
+            cargo: &["test", "-p", "lab", "--test", $test, "--", "--test-threads=1" $(, $more)*],
+            fast: false,
+        }
+    };
+}
+
 /// In this order. Where tests poll cores they run one at a time.
 const STAGES: &[Stage] = &[
     Stage { name: "formatting", cargo: &["fmt", "--all", "--check"], fast: true },
@@ -78,61 +89,25 @@ const STAGES: &[Stage] = &[
         cargo: &["test", "-p", "vswitchd", "-p", "vswitchctl", "--tests", "--", "--test-threads=1"],
         fast: false,
     },
-    lab_stage(
-        "flow tables and packets beside Open vSwitch",
-        &["test", "-p", "lab", "--test", "differential", "--", "--test-threads=1"],
-    ),
-    lab_stage(
-        "stale megaflows",
-        &["test", "-p", "lab", "--test", "revalidation", "--", "--test-threads=1", "--nocapture"],
-    ),
-    lab_stage(
-        "testpmd as virtio driver",
-        &["test", "-p", "lab", "--test", "testpmd", "--", "--test-threads=1"],
-    ),
-    lab_stage(
-        "the host's stack and namespaces",
-        &["test", "-p", "lab", "--test", "host", "--", "--test-threads=1"],
-    ),
-    lab_stage(
-        "AF_XDP, with DPDK's driver as the peer",
-        &["test", "-p", "lab", "--test", "afxdp", "--", "--test-threads=1"],
-    ),
-    lab_stage(
-        "Linux bridges, wires, a guest and its host",
-        &["test", "-p", "lab", "--test", "joined", "--", "--test-threads=1"],
-    ),
-    lab_stage(
-        "multicast between hosts",
-        &["test", "-p", "lab", "--test", "multicast", "--", "--test-threads=1"],
-    ),
-    lab_stage(
-        "rates that limits hold",
-        &["test", "-p", "lab", "--test", "limits", "--", "--test-threads=1"],
-    ),
-    lab_stage("two bridges", &["test", "-p", "lab", "--test", "bridges", "--", "--test-threads=1"]),
-    lab_stage(
-        "two QEMU guests",
-        &["test", "-p", "lab", "--test", "guests", "--", "--test-threads=1"],
-    ),
-    lab_stage(
-        "offloads between QEMU guests",
-        &["test", "-p", "lab", "--test", "offloads", "--", "--test-threads=1"],
-    ),
-    lab_stage(
-        "receive coalescing",
-        &["test", "-p", "lab", "--test", "coalescing", "--", "--test-threads=1"],
-    ),
-    lab_stage(
-        "kill and restart",
-        &["test", "-p", "lab", "--test", "restart", "--", "--test-threads=1"],
-    ),
-    lab_stage("every bench scenario for a moment", &["xtask", "bench", "--smoke"]),
+    lab_test!("flow tables and packets beside Open vSwitch", "differential"),
+    lab_test!("stale megaflows", "revalidation", "--nocapture"),
+    lab_test!("testpmd as virtio driver", "testpmd"),
+    lab_test!("the host's stack and namespaces", "host"),
+    lab_test!("AF_XDP, with DPDK's driver as the peer", "afxdp"),
+    lab_test!("Linux bridges, wires, a guest and its host", "joined"),
+    lab_test!("multicast between hosts", "multicast"),
+    lab_test!("rates that limits hold", "limits"),
+    lab_test!("two bridges", "bridges"),
+    lab_test!("two QEMU guests", "guests"),
+    lab_test!("offloads between QEMU guests", "offloads"),
+    lab_test!("receive coalescing", "coalescing"),
+    lab_test!("kill and restart", "restart"),
+    Stage {
+        name: "every bench scenario for a moment",
+        cargo: &["xtask", "bench", "--smoke"],
+        fast: false,
+    },
 ];
-
-const fn lab_stage(name: &'static str, cargo: &'static [&'static str]) -> Stage {
-    Stage { name, cargo, fast: false }
-}
 
 /// Runs the stages.
 pub fn run(arguments: &Arguments) -> Result<()> {

@@ -93,6 +93,25 @@ pub struct Config {
     pub gro: bool,
 }
 
+impl Config {
+    /// One queue of a netdev with an MTU of 1500, everything else as it is unless somebody asks.
+    pub fn new(name: &str, index: u32) -> Config {
+        Config {
+            name: name.to_owned(),
+            index,
+            mode: None,
+            queues: 1,
+            rx_size: 2048,
+            tx_size: 2048,
+            mtu: 1500,
+            csum_repair: None,
+            busy_poll: false,
+            long_frames: true,
+            gro: false,
+        }
+    }
+}
+
 /// A netdev's queues.
 pub struct XdpPort {
     name: String,

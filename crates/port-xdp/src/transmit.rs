@@ -107,28 +107,6 @@ impl Queue {
         Ok(())
     }
 
-    fn put_whole(
-        &self,
-        tx: &mut Tx,
-        p: &Packet,
-        borrowed: &[Segment<'_>],
-    ) -> Result<(), DropReason> {
-        if p.len() > FRAME {
-            return self.put_long(tx, p, borrowed);
-        }
-        let (at, mut to) = self.frame(tx, p.len())?;
-        for (from, n) in pieces(p, borrowed) {
-            // SAFETY: the pieces are readable while the burst is borrowed, and together as long as the
-            // packet, for which `frame` found room.
-            unsafe {
-                std::ptr::copy_nonoverlapping(from, to, n);
-                to = to.add(n);
-            }
-        }
-        tx.ring.push(Descriptor { at, len: p.len() as u32, options: 0 });
-        Ok(())
-    }
-
     /// Cuts a super-frame.
     #[cold]
     fn put_cut(
@@ -161,9 +139,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Puts a packet into several frames.
-    #[cold]
-    fn put_long(
+    /// Puts a packet as it is into as many frames as it takes, mostly one.
+    fn put_whole(
         &self,
         tx: &mut Tx,
         p: &Packet,
@@ -188,17 +165,6 @@ impl Queue {
             }
         }
         Ok(())
-    }
-
-    /// A free frame for `len` bytes, and room for its descriptor.
-    fn frame(&self, tx: &mut Tx, len: usize) -> Result<(u64, *mut u8), DropReason> {
-        debug_assert!(len <= FRAME);
-        if !tx.ring.has_room(1) {
-            return Err(DropReason::TxRingFull);
-        }
-        let at = tx.free.pop().ok_or(DropReason::TxRingFull)?;
-        let to = self.umem.at(at, FRAME).ok_or(DropReason::TxRingBroken)?;
-        Ok((at, to))
     }
 
     /// As many free frames as `len` bytes need, with their descriptors pushed.

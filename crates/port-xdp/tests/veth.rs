@@ -35,20 +35,7 @@ fn control() -> rustix::fd::OwnedFd {
 }
 
 fn config(name: &str, index: u32, mode: Option<Mode>, queues: usize) -> Config {
-    let name = name.to_owned();
-    Config {
-        name,
-        index,
-        mode,
-        queues,
-        rx_size: 256,
-        tx_size: 256,
-        mtu: 1500,
-        long_frames: true,
-        csum_repair: None,
-        gro: false,
-        busy_poll: false,
-    }
+    Config { mode, queues, rx_size: 256, tx_size: 256, ..Config::new(name, index) }
 }
 
 struct Nobody;

@@ -39,22 +39,13 @@ impl Nic {
     pub fn open(name: &str) -> Result<Nic> {
         let index = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))?;
         let index = index.trim().parse().context("no index")?;
-        let (name, mode) = (name.to_owned(), Some(Mode::Native));
-        let (rx_size, tx_size, mtu) = (RING, RING, 1500);
-        let (queues, csum_repair, long_frames) = (1, Some(false), false);
-        let (gro, busy_poll) = (false, false);
         let config = Config {
-            name,
-            index,
-            mode,
-            queues,
-            rx_size,
-            tx_size,
-            mtu,
-            csum_repair,
-            long_frames,
-            gro,
-            busy_poll,
+            mode: Some(Mode::Native),
+            rx_size: RING,
+            tx_size: RING,
+            csum_repair: Some(false),
+            long_frames: false,
+            ..Config::new(name, index)
         };
         let port = XdpPort::open(&config)?;
         Ok(Nic { port })
