@@ -6,8 +6,9 @@
 //! asking is seen by the look, whatever comes after signals, so no wake-up is lost; [`LONGEST`] bounds
 //! what a guest that does not keep to this loses by it.
 //!
-//! Events are taken as edges and descriptors are never read: front ends share them, and can make a
-//! read block. One that signals for ever makes its thread poll, as it would without this.
+//! Guests' events are taken as edges and their descriptors are never read: front ends share them, and can
+//! make a read block. One that signals for ever makes its thread poll, as it would without this. Devices
+//! of the kernel are readable while they have packets: the wait itself looks at them, in one system call.
 
 use crate::poll::Rxq;
 use port::{Wait, Waker};
@@ -45,7 +46,20 @@ pub(crate) struct Idle {
     waker: Arc<Waker>,
     epoll: OwnedFd,
     /// What `epoll` watches besides the waker. Held, so that no other descriptor gets its number.
-    watched: Vec<Arc<OwnedFd>>,
+    watched: Vec<Watched>,
+}
+
+/// A descriptor that tells of packets.
+struct Watched {
+    source: Arc<OwnedFd>,
+    /// By edges, else for as long as it is readable.
+    flags: EventFlags,
+}
+
+impl PartialEq for Watched {
+    fn eq(&self, other: &Watched) -> bool {
+        Arc::ptr_eq(&self.source, &other.source) && self.flags == other.flags
+    }
 }
 
 impl Idle {
@@ -66,10 +80,11 @@ impl Idle {
     /// Waits for packets on `rxqs` or for the waker. `due` says whether anything else is to be done
     /// that the waker was rung for; it is asked after earlier rings were forgotten.
     pub(crate) fn wait(&mut self, rxqs: &[Rxq], due: impl Fn() -> bool) -> Woken {
-        // What was signalled while the thread polled is dealt with and forgotten. A signal that comes
+        // What guests signalled while the thread polled is dealt with and forgotten. A signal that comes
         // after the first asking may be among it, so everything is looked at again.
-        let ready = !self.ask(rxqs) || self.take_events(Duration::ZERO).is_err();
-        let woken = if ready || due() || !self.ask(rxqs) {
+        let ready = !self.ask(rxqs)
+            || self.has_edges() && (self.take_events(Duration::ZERO).is_err() || !self.ask(rxqs));
+        let woken = if ready || due() {
             Woken::AtOnce
         } else {
             match self.take_events(LONGEST) {
@@ -91,11 +106,13 @@ impl Idle {
             match rxq.port.wait_for(rxq.queue, &self.waker) {
                 Wait::Poll => return false,
                 Wait::Quiet => {}
-                Wait::Signal(event) => signals.push(event),
+                Wait::Signal(source) => {
+                    signals.push(Watched { source, flags: EventFlags::IN | EventFlags::ET });
+                }
+                Wait::Readable(source) => signals.push(Watched { source, flags: EventFlags::IN }),
             }
         }
-        let same = |(a, b)| Arc::ptr_eq(a, b);
-        if signals.len() == self.watched.len() && signals.iter().zip(&self.watched).all(same) {
+        if signals == self.watched {
             return true;
         }
         // Made anew: one that is closed here may live on elsewhere, and would be watched for ever.
@@ -107,6 +124,10 @@ impl Idle {
             }
             Err(_) => false,
         }
+    }
+
+    fn has_edges(&self) -> bool {
+        self.watched.iter().any(|w| w.flags.contains(EventFlags::ET))
     }
 
     /// Takes the events that there are, waiting for one for `patience`; their number.
@@ -121,12 +142,12 @@ impl Idle {
     }
 }
 
-/// An epoll descriptor for these, by edges.
-fn watch(waker: &Waker, signals: &[Arc<OwnedFd>]) -> rustix::io::Result<OwnedFd> {
+/// An epoll descriptor for these, and for the waker by edges.
+fn watch(waker: &Waker, signals: &[Watched]) -> rustix::io::Result<OwnedFd> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    let all = signals.iter().map(|s| s.as_fd()).chain([waker.as_fd()]);
-    for source in all {
-        epoll::add(&epoll, source, EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?;
+    epoll::add(&epoll, waker.as_fd(), EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?;
+    for Watched { source, flags } in signals {
+        epoll::add(&epoll, source, EventData::new_u64(0), *flags)?;
     }
     Ok(epoll)
 }
@@ -261,5 +282,18 @@ mod tests {
         assert_eq!(wake_by(&mut idle, &|| signal(&second)), Woken::Called);
         let held = Arc::strong_count(&first);
         assert_eq!(held, 1, "and is not held");
+    }
+
+    #[test]
+    fn a_wait_ends_at_once_for_as_long_as_a_device_is_readable() {
+        let (_waker, mut idle) = idle();
+        let device = event();
+        let queues = rxqs(&[&Told::new(Wait::Readable(device.clone()))]);
+        signal(&device);
+        for _ in 0..3 {
+            assert_eq!(idle.wait(&queues, || false), Woken::Called);
+        }
+        rustix::io::read(&*device, &mut [0; 8]).expect("a count");
+        assert_eq!(idle.wait(&queues, || false), Woken::Nothing);
     }
 }

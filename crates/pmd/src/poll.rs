@@ -20,8 +20,7 @@ const HOUSEKEEPING_CYCLES: u64 = 100_000;
 /// Milliseconds between rankings of the subtables, as in OVS (`DPCLS_OPTIMIZATION_INTERVAL`).
 const RANK_MS: u64 = 1000;
 
-/// A value of [`Thread::idle_wait_ms`]: it waits as soon as it has looked in vain for some tens of
-/// microseconds.
+/// A value of [`Thread::idle_wait_ms`]: it waits as soon as it has looked in vain.
 pub(crate) const AT_ONCE: u64 = u64::MAX;
 
 /// A receive queue to poll.
@@ -201,6 +200,7 @@ pub(crate) fn run(
     // When there last was a packet or a reason to look for some.
     let mut active_ms = now_ms;
     let mut last = cycles();
+    let is_worker = thread.core == crate::WORKER;
     loop {
         let plan: &Arc<Plan> = plan.load();
         if thread.following.load(Relaxed) != plan.generation {
@@ -270,7 +270,8 @@ pub(crate) fn run(
             std::thread::sleep(Duration::from_micros(sleep_us));
             last = thread.slept(last);
         }
-        if last.wrapping_sub(kept_house) > HOUSEKEEPING_CYCLES {
+        // Looking in vain is a system call for the worker, and its core may have other work.
+        if last.wrapping_sub(kept_house) > HOUSEKEEPING_CYCLES || (packets == 0 && is_worker) {
             kept_house = last;
             now_ms = clock.now_ms();
             let more = datapath.clean();

@@ -99,8 +99,7 @@ impl Port for NetdevPort {
 
     fn wait_for(&self, queue: usize, _waker: &Arc<Waker>) -> Wait {
         match queue {
-            0 if sys::is_readable(&self.socket) => Wait::Poll,
-            0 => Wait::Signal(self.socket.clone()),
+            0 => Wait::Readable(self.socket.clone()),
             _ => Wait::Quiet,
         }
     }

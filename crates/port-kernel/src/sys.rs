@@ -295,14 +295,6 @@ pub(crate) fn receive_event(
     Ok((n, namespace))
 }
 
-/// True if there is something to read, or an error to be told of.
-pub(crate) fn is_readable(fd: &OwnedFd) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut fds = [PollFd::new(fd, PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    !matches!(poll(&mut fds, Some(&now)), Ok(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

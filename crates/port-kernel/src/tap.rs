@@ -123,8 +123,7 @@ impl Port for TapPort {
 
     fn wait_for(&self, queue: usize, _waker: &Arc<Waker>) -> Wait {
         match self.queues.get(queue) {
-            Some(q) if sys::is_readable(&q.fd) => Wait::Poll,
-            Some(q) => Wait::Signal(q.fd.clone()),
+            Some(q) => Wait::Readable(q.fd.clone()),
             None => Wait::Quiet,
         }
     }

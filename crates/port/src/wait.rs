@@ -15,6 +15,8 @@ pub enum Wait {
     /// This eventfd is signalled when packets come. Others may hold it too and do with it what they
     /// like, so it is neither read nor believed: wait for the edge (`EPOLLET`), then look.
     Signal(Arc<OwnedFd>),
+    /// This device is readable for as long as it has packets, so the thread need not look first.
+    Readable(Arc<OwnedFd>),
 }
 
 /// Wakes a thread that waits: an eventfd of that thread's own.
