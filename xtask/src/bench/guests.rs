@@ -24,11 +24,18 @@ pub struct Scene {
     pub system: System,
 }
 
+/// Starts a system for virtual machines that measure bandwidth: all take segments of TCP whole from guests, and their
+/// threads sleep for up to `sleep_us` microseconds at low load.
+pub fn start_system(kind: Kind, sleep_us: u16) -> Result<System> {
+    // By the name that it had up to OVS 3.1.
+    let sleep = format!("pmd-maxsleep={sleep_us}");
+    System::start_with(kind, &["userspace-tso-enable=true", &sleep])
+}
+
 impl Scene {
     /// Boots the guests, with `programs` besides those of every guest, and stops all.
-    pub fn start(kind: Kind, programs: Vec<PathBuf>) -> Result<Scene> {
-        // Both take segments of TCP whole from guests, as whoever measures bandwidth sets them up.
-        let system = System::start_with(kind, &["userspace-tso-enable=true"])?;
+    pub fn start(kind: Kind, programs: Vec<PathBuf>, sleep_us: u16) -> Result<Scene> {
+        let system = start_system(kind, sleep_us)?;
         let step = Step::start(format!("booting two guests on {kind}"));
         system.resume()?;
         let ports = connecting_ports(&system)?;

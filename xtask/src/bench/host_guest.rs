@@ -3,6 +3,8 @@
 //! The same QEMU guest on this switch, on OVS-DPDK, and on a Linux bridge that a veth pair joins with its host; iperf3
 //! both ways. On the switches the host's end is the bridge's own port. All run at once, those whose turn it is not are
 //! stopped. The guest's processor is emulated and is most of every figure, so what differs is more than the ratios say.
+//! A thread that polls for ever keeps one of two cores from all else, iperf3 included, which a Linux bridge does not:
+//! `--pmd-sleep-max` lets it sleep.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use lab::wait;
 use serde::Serialize;
 
 use super::LOAD_CORE;
+use super::guests::start_system;
 use super::statistics::median;
 use super::system::{Kind, System};
 
@@ -87,9 +90,9 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(path: Path) -> Result<Scene> {
+    fn start(path: Path, sleep_us: u16) -> Result<Scene> {
         let (guest, host) = match path {
-            Path::System(kind) => on_switch(kind)?,
+            Path::System(kind) => on_switch(kind, sleep_us)?,
             Path::LinuxBridge => on_linux()?,
         };
         let step = Step::start(format!("booting a guest on {path}"));
@@ -157,8 +160,8 @@ impl Drop for Scene {
     }
 }
 
-fn on_switch(kind: Kind) -> Result<(Guest, Host)> {
-    let system = System::start_with(kind, &["userspace-tso-enable=true"])?;
+fn on_switch(kind: Kind, sleep_us: u16) -> Result<(Guest, Host)> {
+    let system = start_system(kind, sleep_us)?;
     system.resume()?;
     let switch = system.switch().context("a guest needs a switch")?;
     // Segmentation is what OVS 3.1 offers only where it connects.
@@ -198,13 +201,13 @@ fn received_mbits(report: &str) -> Result<f64> {
 }
 
 /// Sets the paths up and measures each in turn, `rounds` times.
-pub fn run(kinds: &[Kind], rounds: usize) -> Result<Vec<Point>> {
+pub fn run(kinds: &[Kind], rounds: usize, sleep_us: u16) -> Result<Vec<Point>> {
     packages::ensure(packages::FOR_GUESTS)?;
     let switches = kinds.iter().filter(|kind| **kind != Kind::DpdkIo);
     let paths: Vec<Path> = switches.map(|k| Path::System(*k)).chain([Path::LinuxBridge]).collect();
     let mut scenes = Vec::new();
     for &path in &paths {
-        scenes.push(Scene::start(path)?);
+        scenes.push(Scene::start(path, sleep_us)?);
     }
     let mut points = Vec::new();
     for way in [Way::ToGuest, Way::ToHost] {

@@ -37,11 +37,11 @@ pub struct Outcome {
 }
 
 /// Sets the systems up and takes `rounds` runs of each, alternating.
-pub fn run(kinds: &[Kind], rounds: usize) -> Result<Outcome> {
+pub fn run(kinds: &[Kind], rounds: usize, sleep_us: u16) -> Result<Outcome> {
     packages::ensure(packages::FOR_GUESTS)?;
     let mut scenes = Vec::new();
     for &kind in kinds.iter().filter(|kind| **kind != Kind::DpdkIo) {
-        let mut scene = Scene::start(kind, Vec::new())?;
+        let mut scene = Scene::start(kind, Vec::new(), sleep_us)?;
         scene.resume()?;
         scene.guests[1].run("iperf3 -s -D")?;
         let address = guest::address(scene.guests[1].number());

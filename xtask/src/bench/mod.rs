@@ -113,6 +113,10 @@ pub struct Arguments {
     /// Between the host and a QEMU guest instead: iperf3 both ways, beside OVS-DPDK and beside a Linux bridge
     #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke", "sizes"])]
     host_guest: bool,
+    /// With virtual machines: how long threads of the switches may sleep at low load (`pmd-sleep-max`, microseconds), which
+    /// leaves processors to the guests where there are few
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    pmd_sleep_max: u16,
     /// Name the scenarios and stop
     #[arg(long)]
     list: bool,
@@ -146,17 +150,20 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let _preferred = PreferredSession::new()?;
     let plan = plan(arguments);
     let mut results = Results::new(&kinds, &plan);
+    let sleep_us = arguments.pmd_sleep_max;
+    results.pmd_sleep_max_us = sleep_us;
     if arguments.iperf3 {
-        results.iperf3 = Some(iperf3::run(&kinds, plan.rounds)?);
+        results.iperf3 = Some(iperf3::run(&kinds, plan.rounds, sleep_us)?);
         return results.write_json(&arguments.json);
     }
     if arguments.sizes {
         let factor = if arguments.all { 2 } else { 4 };
         let rounds = usize::from(arguments.pairs).div_ceil(5);
-        let plan = sizes::Plan { rounds, factor };
+        let plan = sizes::Plan { rounds, factor, sleep_us };
         results.sizes = sizes::run(&kinds, &plan)?;
     } else if arguments.host_guest {
-        results.host_guest = host_guest::run(&kinds, usize::from(arguments.pairs).div_ceil(3))?;
+        let rounds = usize::from(arguments.pairs).div_ceil(3);
+        results.host_guest = host_guest::run(&kinds, rounds, sleep_us)?;
     } else if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
         measure_all(&kinds, &scenarios, &plan, &mut results)?;
     }

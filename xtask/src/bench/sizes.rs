@@ -107,11 +107,13 @@ pub struct Plan {
     pub rounds: usize,
     /// Each size is so many times the one before.
     pub factor: u64,
+    /// How long the switches' threads may sleep, microseconds.
+    pub sleep_us: u16,
 }
 
 /// Starts a system with its guests, of which the second's qperf listens.
-fn start(kind: Kind) -> Result<Scene> {
-    let mut scene = Scene::start(kind, vec![packages::QPERF.file.into()])?;
+fn start(kind: Kind, plan: &Plan) -> Result<Scene> {
+    let mut scene = Scene::start(kind, vec![packages::QPERF.file.into()], plan.sleep_us)?;
     scene.resume()?;
     scene.guests[1].run("qperf </dev/null >/dev/null 2>&1 &")?;
     wait_talking(&mut scene)?;
@@ -164,7 +166,7 @@ pub fn run(kinds: &[Kind], plan: &Plan) -> Result<Vec<Point>> {
     packages::ensure(&[packages::QPERF])?;
     let mut scenes = Vec::new();
     for &kind in kinds.iter().filter(|kind| **kind != Kind::DpdkIo) {
-        scenes.push(start(kind)?);
+        scenes.push(start(kind, plan)?);
     }
     let mut points = Vec::new();
     for test in TESTS {
