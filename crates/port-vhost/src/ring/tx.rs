@@ -323,6 +323,12 @@ impl<L: Layout> Ring<L> {
         self.pieces.clear();
         self.merged.clear();
         let mut have = 0;
+        while self.mergeable && have < need {
+            match self.collect_plain(need - have, budget)? {
+                0 => break,
+                bytes => have += bytes,
+            }
+        }
         while have < need {
             if !self.merged.is_empty() && !self.mergeable {
                 return Ok(false);
@@ -341,6 +347,36 @@ impl<L: Layout> Ring<L> {
             have += len;
         }
         Ok(true)
+    }
+
+    /// [`Ring::collect`] for the usual mergeable buffers, of one descriptor and in one piece: takes some until one is
+    /// not, or there are enough; returns their bytes. Their descriptors and first lines are on the way together.
+    fn collect_plain(&mut self, need: usize, budget: &mut usize) -> Result<usize, RingFault> {
+        let want = BURST.min(*budget).min(MAX_PIECES.saturating_sub(self.pieces.len()));
+        self.layout.refresh(want)?;
+        let (mem, mut window) = (&*self.mem, self.window);
+        let (pieces, merged) = (&mut self.pieces, &mut self.merged);
+        let mut have = 0;
+        let found = self.layout.offer(std::iter::repeat_n((), want), |(), d| {
+            if have >= need || d.len == 0 || d.flags & (F_NEXT | F_INDIRECT | F_WRITE) != F_WRITE {
+                return false;
+            }
+            let Some(ptr) = translate(mem, &mut window, d) else { return false };
+            prefetch_write(ptr);
+            prefetch_write(ptr.wrapping_add(64));
+            let len = d.len as usize;
+            pieces.push(Piece { ptr, len });
+            merged.push(Lent::new(d.id, 1).with_written(len.min(need - have) as u32));
+            have += len;
+            true
+        });
+        self.window = window;
+        let found = found?;
+        *budget -= found;
+        if found > 0 {
+            self.layout.prefetch(found, true);
+        }
+        Ok(have)
     }
 
     /// Writes header and packet `i`, `need` bytes in all, over the collected pieces.
