@@ -56,12 +56,13 @@ struct Sum {
     segments: u64,
 }
 
-/// Sends packets of a burst to a descriptor. Frames longer than `longest` bytes on the wire are dropped.
+/// Sends packets of a burst to a descriptor. Frames for
+/// which an MTU whose longest untagged frame has `longest` bytes is too small are dropped.
 pub(crate) fn send(fd: &OwnedFd, burst: &mut Burst<'_>, set: Set, longest: usize, sent: &Sent) {
     let mut sum = Sum::default();
     for i in set {
         let p = &burst.packets()[i];
-        if p.offload.longest(p.len()) > longest {
+        if !p.fits(longest) {
             sent.dropped(DropReason::TxMtuExceeded, 1);
             continue;
         }

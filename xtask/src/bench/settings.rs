@@ -60,17 +60,23 @@ impl Settings {
     }
 
     fn set(self, switch: &Switch) -> Result<()> {
-        let [a, b] = PORTS;
-        let words: Vec<&str> = match self {
-            Settings::Plain | Settings::Captured => return Ok(()),
-            Settings::Access => vec!["set", "Port", a, b, TAG],
-            Settings::Policed => [
-                &["--", "--id=@q", "create", "QoS", "type=egress-policer"][..],
-                &EGRESS,
-                &["--", "set", "Port", a, b, "qos=@q", "--", "set", "Interface", a, b],
-                &INGRESS,
-            ]
-            .concat(),
+        let each = |port: &'static str| -> Vec<&str> {
+            match self {
+                Settings::Plain | Settings::Captured | Settings::Mirrored => vec![],
+                Settings::Access => vec!["--", "set", "Port", port, TAG],
+                Settings::Policed => {
+                    let [rate, burst] = INGRESS;
+                    let egress = ["--", "set", "Port", port, "qos=@q"];
+                    [&egress[..], &["--", "set", "Interface", port, rate, burst]].concat()
+                }
+            }
+        };
+        let once: Vec<&str> = match self {
+            Settings::Plain | Settings::Captured | Settings::Access => vec![],
+            Settings::Policed => {
+                let [cir, cbs] = EGRESS;
+                vec!["--", "--id=@q", "create", "QoS", "type=egress-policer", cir, cbs]
+            }
             Settings::Mirrored => {
                 let watcher = ["--", "add-port", BRIDGE, WATCHER];
                 let kind = ["--", "set", "Interface", WATCHER, "type=dpdkvhostuser"];
@@ -80,38 +86,34 @@ impl Settings {
                 [&watcher[..], &kind, &get, &create, &to].concat()
             }
         };
-        switch.ctl(&words).map(drop)
+        run(switch, once.into_iter().chain(PORTS.into_iter().flat_map(each)).collect())
     }
 
     fn unset(self, switch: &Switch) -> Result<()> {
-        let [a, b] = PORTS;
-        let words: Vec<&str> = match self {
-            Settings::Plain | Settings::Captured => return Ok(()),
-            Settings::Access => vec!["clear", "Port", a, b, "tag"],
-            Settings::Policed => vec![
-                "clear",
-                "Port",
-                a,
-                b,
-                "qos",
-                "--",
-                "--all",
-                "destroy",
-                "QoS",
-                "--",
-                "set",
-                "Interface",
-                a,
-                b,
-                "ingress_policing_rate=0",
-                "ingress_policing_burst=0",
-            ],
-            Settings::Mirrored => {
-                vec!["clear", "Bridge", BRIDGE, "mirrors", "--", "del-port", BRIDGE, WATCHER]
+        let each = |port: &'static str| -> Vec<&str> {
+            match self {
+                Settings::Plain | Settings::Captured | Settings::Mirrored => vec![],
+                Settings::Access => vec!["--", "clear", "Port", port, "tag"],
+                Settings::Policed => {
+                    let [rate, burst] = ["ingress_policing_rate=0", "ingress_policing_burst=0"];
+                    let egress = ["--", "clear", "Port", port, "qos"];
+                    [&egress[..], &["--", "set", "Interface", port, rate, burst]].concat()
+                }
             }
         };
-        switch.ctl(&words).map(drop)
+        let once: &[&str] = match self {
+            Settings::Plain | Settings::Captured | Settings::Access => &[],
+            Settings::Policed => &["--", "--all", "destroy", "QoS"],
+            Settings::Mirrored => {
+                &["--", "clear", "Bridge", BRIDGE, "mirrors", "--", "del-port", BRIDGE, WATCHER]
+            }
+        };
+        run(switch, PORTS.into_iter().flat_map(each).chain(once.iter().copied()).collect())
     }
+}
+
+fn run(switch: &Switch, words: Vec<&str>) -> Result<()> {
+    if words.is_empty() { Ok(()) } else { switch.ctl(&words).map(drop) }
 }
 
 /// What is set on a system now.
