@@ -207,6 +207,28 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_does_not_count_to_the_mtu() {
+        let (unix, flags) = (AddressFamily::UNIX, SocketFlags::NONBLOCK);
+        let (to, from) =
+            rustix::net::socketpair(unix, SocketType::DGRAM, flags, None).expect("two");
+        let sent = Sent::default();
+        let offer = |types: &[u8], len: usize| {
+            let mut frame = [&[2; 12], types].concat();
+            frame.resize(len, 0);
+            let mut buf = BurstBuf::new();
+            let mut burst = buf.frame(&frame).expect("a frame");
+            send(&to, &mut burst, Set::one(0), packet::longest_untagged(1000), &sent);
+            let mut message = vec![0; 2000];
+            rustix::io::read(&from, &mut message).is_ok_and(|n| n == VNET + len)
+        };
+        assert_eq!([1014, 1015].map(|len| offer(&[8, 0], len)), [true, false]);
+        assert_eq!([1018, 1019].map(|len| offer(&[0x81, 0, 0, 7, 8, 0], len)), [true, false]);
+        let mut sum = Counters::default();
+        sent.add_to(&mut sum);
+        assert_eq!(sum.drops[DropReason::TxMtuExceeded as usize], 2);
+    }
+
+    #[test]
     fn segments_before_one_that_is_not_taken_count_as_sent() {
         // A socket that takes some messages and then no more, as a full queue does.
         let (unix, flags) = (AddressFamily::UNIX, SocketFlags::NONBLOCK);
