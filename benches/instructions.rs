@@ -96,6 +96,8 @@ const CASES: &[Case] = &[
     Case { name: "68 B, VLAN tag", frame: Some(tagged), ..PLAIN },
     Case { name: "78 B, IPv6", frame: Some(|| udp6_frame().to_vec()), ..PLAIN },
     Case { name: "64 B, flood to 8 ports", table: "actions=flood", receivers: 8, ..PLAIN },
+    // What a mirror comes to in the datapath.
+    Case { name: "64 B, mirrored", table: "actions=output:3,output:2", receivers: 2, ..PLAIN },
     Case { name: "64 B, policed on both sides", policed: true, ..PLAIN },
     Case { name: "1500 B, policed on both sides", frame: Some(long), policed: true, ..PLAIN },
     Case { name: "idle queue, each poll", frame: None, ..PLAIN },

@@ -8,27 +8,36 @@ use lab::{alone, guest};
 /// Seconds of iperf3.
 const SECONDS: u32 = 5;
 
+/// What devices are told whose guests have an MTU of their own.
+const HOST_MTU: &str = "host_mtu=2000";
+const MTU: u16 = 2000;
+
 /// Mbit/s below which something is wrong rather than slow; emulated guests reach some hundreds on an idle machine.
 const LEAST_MBITS: f64 = 10.0;
 
 #[test]
 fn guests_talk_when_the_switch_connects() -> Result<()> {
-    talk(SocketMode::SwitchConnects, 1)
+    talk(SocketMode::SwitchConnects, 1, "")
 }
 
 #[test]
 fn guests_talk_when_the_switch_listens() -> Result<()> {
-    talk(SocketMode::SwitchListens, 1)
+    talk(SocketMode::SwitchListens, 1, HOST_MTU)
 }
 
 #[test]
 fn guests_talk_over_two_queues() -> Result<()> {
-    talk(SocketMode::SwitchConnects, 2)
+    talk(SocketMode::SwitchConnects, 2, "")
 }
 
-fn talk(mode: SocketMode, queues: u16) -> Result<()> {
+fn talk(mode: SocketMode, queues: u16, properties: &'static str) -> Result<()> {
     let _alone = alone();
-    let mut scene = TwoGuests::start(Kind::from_environment()?, 0x1, mode, queues)?;
+    let options = guest::Options { queues, properties, ..guest::Options::default() };
+    let kind = Kind::from_environment()?;
+    let mut scene = TwoGuests::start_with(kind, 0x1, mode, [&options, &options])?;
+    if properties == HOST_MTU && kind == Kind::Ours {
+        mtu_reaches_guests(&mut scene)?;
+    }
     let [client, server] = &mut scene.guests;
     let addresses = [guest::address(client.number()), guest::address(server.number())];
     client.run(&format!("ping -c 3 -W 2 {}", addresses[1]))?;
@@ -60,6 +69,34 @@ fn talk(mode: SocketMode, queues: u16) -> Result<()> {
         }
     }
     scene.switch.check_alive()
+}
+
+/// Guests have the MTU that their devices' property says, which the ports have too. A packet of exactly that size passes; a
+/// port whose MTU is one less drops and counts it.
+fn mtu_reaches_guests(scene: &mut TwoGuests) -> Result<()> {
+    let request = |port: &str, mtu: u16| {
+        scene.switch.ctl(&["set", "Interface", port, &format!("mtu_request={mtu}")])
+    };
+    for port in PORTS {
+        request(port, MTU)?;
+    }
+    let [client, server] = &mut scene.guests;
+    for guest in [&mut *client, &mut *server] {
+        let mtu = guest.run("cat /sys/class/net/eth0/mtu")?;
+        ensure!(mtu == MTU.to_string(), "the guest's MTU is {mtu}");
+        let (status, _) = guest.try_run(&format!("ip link set eth0 mtu {}", MTU + 1))?;
+        ensure!(status != 0, "the guest's MTU can be raised");
+    }
+    // Less the headers of IPv4 and ICMP.
+    let ping = format!("ping -c 2 -W 1 -s {} {}", MTU - 28, guest::address(server.number()));
+    client.run(&ping)?;
+    request(PORTS[1], MTU - 1)?;
+    let (status, said) = client.try_run(&ping)?;
+    ensure!(status != 0, "a packet longer than the MTU passed: {said}");
+    let drops = scene.switch.appctl(&["coverage/read-counter", "ovs_tx_mtu_exceeded_drops"])?;
+    ensure!(drops.trim() == "2", "dropped: {drops}");
+    request(PORTS[1], MTU)?;
+    client.run(&ping).map(drop)
 }
 
 /// Each queue of each port is polled by some core.

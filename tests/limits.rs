@@ -2,11 +2,12 @@
 //! guests that one thread of this process drives.
 //!
 //! `LIMITS_ALL=1 VSWITCH_BIN_DIR=target/release cargo test -p lab --test limits -- --nocapture` measures all
-//! combinations for ten seconds each and prints a table.
+//! combinations for ten seconds each and prints a table; `LIMITS_ONLY=ingress-1000-super,egress-1-64` only those, by way,
+//! Mbit/s and bytes of a frame (`super` for super-frames of TCP).
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::scene::{BRIDGE, LINK_LIMIT, PORTS};
 use lab::switch::{Kind, Switch};
 use lab::{alone, cpu};
@@ -16,6 +17,8 @@ use virtio_driver::{Config, Driver, NetHeader, Saturator, SocketMode};
 
 /// Environment: measure everything.
 const ALL_VARIABLE: &str = "LIMITS_ALL";
+/// Environment: measure these.
+const ONLY_VARIABLE: &str = "LIMITS_ONLY";
 /// What a rate may be off.
 const TOLERANCE: f64 = 0.02;
 /// Offered less than this times the rate, a limit has nothing to do.
@@ -53,6 +56,40 @@ struct Case {
     frame: usize,
 }
 
+impl Case {
+    fn name(&self) -> String {
+        let way = format!("{:?}", self.way).to_lowercase();
+        let frame = match self.frame {
+            SUPER_FRAME => "super".to_owned(),
+            bytes => bytes.to_string(),
+        };
+        format!("{way}-{}-{frame}", self.rate / MBIT)
+    }
+}
+
+/// The cases that the environment asks for; `None` if none.
+fn asked_for() -> Result<Option<Vec<Case>>> {
+    let mut cases = Vec::new();
+    for way in [Way::Egress, Way::Ingress] {
+        for mbit in [1.0, 100.0, 1000.0, 10_000.0] {
+            cases.extend([64, 1500, SUPER_FRAME].map(|frame| Case {
+                way,
+                rate: mbit * MBIT,
+                frame,
+            }));
+        }
+    }
+    let Ok(only) = std::env::var(ONLY_VARIABLE) else {
+        return Ok(std::env::var_os(ALL_VARIABLE).is_some().then_some(cases));
+    };
+    let find = |name: &str| {
+        let names = || cases.iter().map(Case::name).collect::<Vec<_>>().join(" ");
+        let found = cases.iter().find(|case| case.name() == name).copied();
+        found.with_context(|| format!("{ONLY_VARIABLE}: {name} is none of {}", names()))
+    };
+    only.split(',').map(find).collect::<Result<_>>().map(Some)
+}
+
 /// What a window counted.
 struct Window {
     offered: f64,
@@ -69,12 +106,12 @@ enum Outcome {
 #[test]
 fn limits_hold() -> Result<()> {
     let _alone = alone();
-    let all = std::env::var_os(ALL_VARIABLE).is_some();
+    let cases = asked_for()?;
     let mut lab = Lab::start()?;
     // After the switch was started, which would inherit it.
     cpu::take(cpu::load_core())?;
     let case = |way, mbit, frame| Case { way, rate: mbit * MBIT, frame };
-    if !all {
+    let Some(cases) = cases else {
         // Those that a debug build serves many times over.
         for case in [
             case(Way::Egress, 1.0, SUPER_FRAME),
@@ -88,22 +125,14 @@ fn limits_hold() -> Result<()> {
             }
         }
         return lab.switch.check_alive();
-    }
-    println!("limit    Mbit/s   bytes  reached  offered");
-    for way in [Way::Egress, Way::Ingress] {
-        for mbit in [1.0, 100.0, 1000.0, 10_000.0] {
-            for frame in [64, 1500, SUPER_FRAME] {
-                let outcome = lab.hold(case(way, mbit, frame), Duration::from_secs(10))?;
-                let (reached, offered) = match outcome {
-                    Outcome::Held { ratio, offered } => {
-                        (format!("{:.2} %", ratio * 100.0), offered)
-                    }
-                    Outcome::NotOffered { offered } => ("not offered enough".to_owned(), offered),
-                };
-                let way = format!("{way:?}");
-                println!("{way:7} {mbit:7} {frame:7}  {reached}  {offered:.1} times");
-            }
-        }
+    };
+    println!("limit, Mbit/s, bytes   reached  offered");
+    for case in cases {
+        let (reached, offered) = match lab.hold(case, Duration::from_secs(10))? {
+            Outcome::Held { ratio, offered } => (format!("{:.2} %", ratio * 100.0), offered),
+            Outcome::NotOffered { offered } => ("not offered enough".to_owned(), offered),
+        };
+        println!("{:21}  {reached}  {offered:.1} times", case.name());
     }
     lab.switch.check_alive()
 }

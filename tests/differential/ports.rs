@@ -82,6 +82,7 @@ impl Mirror {
             src: ports(&self.src),
             dst: ports(&self.dst),
             vlans: VlanSet::of(self.vlans.iter().copied()),
+            filter: None,
             output: self.to_port.map_or(MirrorOutput::Vlan(self.to_vlan), port),
             snaplen: self.snaplen,
         }

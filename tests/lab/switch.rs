@@ -164,6 +164,13 @@ impl Switch {
         process::output(command.args(arguments)).with_context(|| self.quoted_log())
     }
 
+    /// Starts a command of ours that goes on until it is stopped.
+    pub fn start_ctl(&self, name: &str, arguments: &[&str]) -> Result<Process> {
+        let mut command = process::command(our_binary("vswitchctl")?);
+        command.arg("--rundir").arg(self.rundir()).args(arguments).stdin(Stdio::null());
+        Process::start(name, &mut command, &self.rundir().join(format!("{}.out", arguments[0])))
+    }
+
     /// A command in `ovs-appctl`'s grammar, such as `["dpif/show"]`; returns what it prints.
     pub fn appctl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = match self.kind {

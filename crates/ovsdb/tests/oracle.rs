@@ -103,6 +103,18 @@ fn ovs_vsctl_sees_no_difference() {
     assert_eq!(dump(&ours.socket()), dump(&theirs.socket()), "after a restart");
 }
 
+/// Ours is the schema of OVS 3.1, with what later versions have that works here.
+#[test]
+fn the_schema_is_that_of_ovs_and_a_mirrors_filter() {
+    let text = std::fs::read_to_string("/usr/share/openvswitch/vswitch.ovsschema").unwrap();
+    let theirs = DatabaseSchema::from_text(&text).unwrap().to_json();
+    let mut ours = DatabaseSchema::open_vswitch().unwrap().to_json();
+    let columns = ours["tables"]["Mirror"]["columns"].as_object_mut().unwrap();
+    assert!(columns.remove("filter").is_some());
+    assert_eq!((&ours["version"], &theirs["version"]), (&json!("8.3.2"), &json!("8.3.1")));
+    assert_eq!(ours["tables"], theirs["tables"]);
+}
+
 #[test]
 fn ovs_vsctl_has_no_warnings() {
     let ours = Ours::start();
@@ -280,7 +292,7 @@ fn each_reads_the_others_file() {
     let expected = dump(&theirs.socket());
     // OVS's tools read our file, while we serve it.
     let file = ours.file().display().to_string();
-    assert_eq!(run_ok("ovsdb-tool", &["db-version", &file]).trim(), "8.3.1");
+    assert_eq!(run_ok("ovsdb-tool", &["db-version", &file]).trim(), "8.3.2");
     assert_eq!(run_ok("ovsdb-tool", &["db-name", &file]).trim(), "Open_vSwitch");
     let log = run_ok("ovsdb-tool", &["show-log", "-mmm", &file]);
     assert!(log.contains("vhost-server-path=\"/x\"") && log.contains("add-br br0"), "{log}");

@@ -11,6 +11,7 @@ pub mod arch;
 pub mod burst;
 pub mod checksum;
 mod drop_reason;
+mod mtu;
 mod offload;
 pub mod segments;
 mod set;
@@ -19,6 +20,7 @@ pub use burst::{
     BURST, Burst, BurstBuf, HEADER_BYTES, HEADROOM, Lender, MAX_FRAME, Packet, Saved, Segment,
 };
 pub use drop_reason::{DropCounts, DropReason};
+pub use mtu::longest_untagged;
 pub use offload::{Abilities, Offload, gso};
 pub use segments::Segments;
 pub use set::Set;

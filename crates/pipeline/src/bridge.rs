@@ -1,5 +1,6 @@
 //! One bridge in a snapshot: ports, tables and settings as they are between two changes.
 
+use crate::core::Core;
 use crate::fdb::{DEFAULT_AGING_S, DEFAULT_TABLE_SIZE, Fdb};
 use crate::mdb::{DEFAULT_MCAST_AGING_S, DEFAULT_MCAST_TABLE_SIZE, Mdb};
 use crate::mirror::Mirror;
@@ -186,11 +187,14 @@ impl Bridge {
     }
 
     /// Gives it settings; tables are made and dropped as these say.
-    pub fn configure(&mut self, config: BridgeConfig, generation: &Arc<AtomicU64>) {
+    pub fn configure(&mut self, config: BridgeConfig, core: &Core) {
         self.config = config;
         self.fdb.change(|f| f.configure(config.mac_aging_s, config.mac_table_size));
         self.mdb = config.snooping.map(|Snooping { aging_s, table_size, .. }| {
-            let new = || Arc::new(Learned::new(Mdb::new(aging_s, table_size), generation));
+            let new = || {
+                let mdb = Mdb::new(aging_s, table_size, core.events.clone());
+                Arc::new(Learned::new(mdb, &core.generation))
+            };
             let mdb = self.mdb.take().unwrap_or_else(new);
             mdb.change(|m| m.configure(aging_s, table_size));
             mdb

@@ -2,6 +2,7 @@
 
 use crate::bridge::{Bridge, BridgeId};
 use crate::error::Error;
+use crate::events::Events;
 use crate::frozen::FrozenTable;
 use crate::learn::Learned;
 use crate::port::PortId;
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     /// Flows with `send_flow_rem` that were removed, and from which bridge.
     pub removed: Mutex<VecDeque<(String, Removed)>>,
     pub frozen: Arc<FrozenTable>,
+    pub events: Arc<Events>,
 }
 
 /// Removed flows that wait to be told of: enough for a second of a busy controller. When nobody takes

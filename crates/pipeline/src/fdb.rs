@@ -3,10 +3,12 @@
 //! Entries age from their last use and are bounded in number. A full table takes the oldest entry of
 //! the port that has the most, so that a guest that sends from many addresses loses its own.
 
+use crate::events::{Event, Events};
 use crate::port::{OfPort, PortId};
 use flow::Mac;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// `other_config:mac-aging-time` of a bridge that names none, in seconds (ovs-vswitchd.conf.db(5)).
 pub const DEFAULT_AGING_S: u32 = 300;
@@ -104,13 +106,15 @@ pub(crate) struct Fdb {
     max: usize,
     next_order: u64,
     totals: Totals,
+    events: Arc<Events>,
 }
 
 /// Whether a change of the table can change where packets go.
 pub(crate) type Changed = bool;
 
 impl Fdb {
-    pub fn new() -> Fdb {
+    /// An empty table, which counts in `events` too.
+    pub fn new(events: Arc<Events>) -> Fdb {
         Fdb {
             entries: HashMap::new(),
             ports: HashMap::new(),
@@ -119,6 +123,7 @@ impl Fdb {
             max: DEFAULT_TABLE_SIZE as usize,
             next_order: 0,
             totals: Totals::default(),
+            events,
         }
     }
 
@@ -189,6 +194,7 @@ impl Fdb {
         entry.locked_until_ms = entry.locked_until_ms.max(lock_ms);
         (entry.port, entry.used_ms, entry.order) = (port, Some(used_ms), order);
         self.totals.moved += u64::from(moved);
+        self.events.add(Event::MacMoved, moved.into());
         if let Some(new) = self.ports.get_mut(&port) {
             new.by_use.insert((used_ms, order, address));
         }
@@ -206,6 +212,7 @@ impl Fdb {
         let entry = Entry { port, used_ms: Some(now_ms), order, locked_until_ms: lock_ms };
         self.entries.insert(address, entry);
         self.totals.learned += 1;
+        self.events.add(Event::MacLearned, 1);
         true
     }
 
@@ -217,6 +224,7 @@ impl Fdb {
         };
         self.entries.remove(&address);
         self.totals.evicted += 1;
+        self.events.add(Event::MacEvicted, 1);
         true
     }
 
@@ -234,6 +242,7 @@ impl Fdb {
             }
         }
         self.totals.expired += expired;
+        self.events.add(Event::MacExpired, expired);
         expired > 0
     }
 
@@ -332,7 +341,7 @@ mod tests {
     }
 
     fn table() -> Fdb {
-        let mut fdb = Fdb::new();
+        let mut fdb = Fdb::new(Arc::default());
         for p in 1..=3 {
             fdb.add_port(PortId(p), OfPort(p as u16));
         }

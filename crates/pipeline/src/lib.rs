@@ -34,6 +34,7 @@ mod commands_change;
 mod commit;
 mod core;
 mod error;
+mod events;
 mod fdb;
 mod frozen;
 mod hash;

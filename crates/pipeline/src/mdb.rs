@@ -4,10 +4,12 @@
 //! Groups are bounded in number; a full table forgets the one that was joined longest ago. Routers are
 //! bounded by the ports and the VLANs that these carry.
 
+use crate::events::{Event, Events};
 use crate::port::{OfPort, PortId};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 /// `other_config:mcast-snooping-aging-time` of a bridge that names none, in seconds
 /// (ovs-vswitchd.conf.db(5)).
@@ -78,6 +80,7 @@ pub(crate) struct Mdb {
     next_order: u64,
     aging_ms: u64,
     max: usize,
+    events: Arc<Events>,
 }
 
 /// Whether a change of the table can change where packets go.
@@ -85,8 +88,8 @@ type Changed = bool;
 
 impl Mdb {
     /// An empty table. Ageing in seconds and size in groups; values outside the limits are taken as the
-    /// limit.
-    pub fn new(aging_s: u32, max: u32) -> Mdb {
+    /// limit. What it does is counted in `events`.
+    pub fn new(aging_s: u32, max: u32, events: Arc<Events>) -> Mdb {
         let mut mdb = Mdb {
             groups: HashMap::new(),
             by_use: BTreeMap::new(),
@@ -94,6 +97,7 @@ impl Mdb {
             next_order: 0,
             aging_ms: 0,
             max: 0,
+            events,
         };
         mdb.configure(aging_s, max);
         mdb
@@ -115,8 +119,11 @@ impl Mdb {
         if self.routers(group.vlan).iter().any(|r| r.port == heard.port) {
             return false;
         }
-        if !self.groups.contains_key(&group) && self.groups.len() >= self.max {
-            self.evict();
+        if !self.groups.contains_key(&group) {
+            if self.groups.len() >= self.max {
+                self.evict();
+            }
+            self.events.add(Event::GroupLearned, 1);
         }
         let entry = self.groups.entry(group).or_default();
         self.by_use.remove(&entry.order);
@@ -152,6 +159,7 @@ impl Mdb {
     fn evict(&mut self) {
         if let Some((_, group)) = self.by_use.pop_first() {
             self.groups.remove(&group);
+            self.events.add(Event::GroupEvicted, 1);
         }
     }
 
@@ -165,6 +173,7 @@ impl Mdb {
             let gone = drop_if(&mut entry.members, |m| is_old(m, self.aging_ms));
             if entry.members.is_empty() {
                 self.groups.remove(&oldest.remove());
+                self.events.add(Event::GroupExpired, 1);
             } else if !gone {
                 break;
             }
@@ -240,7 +249,8 @@ mod tests {
 
     #[test]
     fn joins_age_and_leaves_count_at_once() {
-        let mut mdb = Mdb::new(1, 100);
+        let events = Arc::new(Events::default());
+        let mut mdb = Mdb::new(1, 100, events.clone());
         assert!(mdb.join(group(1), port(1, 0)) && mdb.join(group(1), port(2, 0)));
         assert!(!mdb.join(group(1), port(1, 10_000)), "again");
         assert!(!mdb.expire(14_999));
@@ -250,11 +260,14 @@ mod tests {
         assert_eq!(members(&mdb, 1), Some(vec![]));
         assert!(mdb.expire(15_000));
         assert_eq!(members(&mdb, 1), None);
+        let count = |name| events.list().into_iter().find(|(of, _)| *of == name).map(|(_, n)| n);
+        assert_eq!(count("mcast_snooping_learned"), Some(1));
+        assert_eq!(count("mcast_snooping_expired"), Some(1));
     }
 
     #[test]
     fn routers_need_not_join_and_are_forgotten_after_three_minutes() {
-        let mut mdb = Mdb::new(300, 100);
+        let mut mdb = Mdb::new(300, 100, Arc::default());
         assert!(mdb.router(0, port(1, 0)));
         assert!(!mdb.join(group(1), port(1, 0)));
         let tagged = Group { vlan: 7, ..group(1) };
@@ -266,12 +279,12 @@ mod tests {
 
     #[test]
     fn a_full_table_forgets_the_group_that_was_joined_longest_ago() {
-        let mut mdb = Mdb::new(300, 10);
+        let mut mdb = Mdb::new(300, 10, Arc::default());
         (0..10).for_each(|n| assert!(mdb.join(group(n), port(1, 0))));
         mdb.join(group(0), port(2, 0));
         assert!(mdb.join(group(10), port(1, 0)));
         assert_eq!((members(&mdb, 0), members(&mdb, 1)), (Some(vec![1, 2]), None));
-        let mut mdb = Mdb::new(300, 20);
+        let mut mdb = Mdb::new(300, 20, Arc::default());
         (0..20).for_each(|n| assert!(mdb.join(group(n), port(1, 0))));
         assert!(mdb.configure(300, 10));
         assert_eq!((members(&mdb, 9), members(&mdb, 10)), (None, Some(vec![1])));
@@ -279,7 +292,7 @@ mod tests {
 
     #[test]
     fn text() {
-        let mut mdb = Mdb::new(300, 10);
+        let mut mdb = Mdb::new(300, 10, Arc::default());
         mdb.join(group(1), port(1, 0));
         let address = "ff0e::1:2".parse().expect("an address");
         let local = Heard { number: OfPort::LOCAL, ..port(3, 2000) };
@@ -298,7 +311,7 @@ mod tests {
         /// The index agrees with the groups, and the limit holds, whatever happens.
         #[test]
         fn stays_consistent(steps in proptest::collection::vec((0u8..6, 0u8..30, 0u16..4), 0..200)) {
-            let mut mdb = Mdb::new(15, 10);
+            let mut mdb = Mdb::new(15, 10, Arc::default());
             for (now_ms, (what, n, p)) in (0u64..).step_by(1000).zip(steps) {
                 match what {
                     0 => { mdb.leave(group(n), PortId(p.into())); }

@@ -11,6 +11,7 @@ use crate::port::{OfPort, Port, PortUse};
 use crate::vlan::VlanSet;
 use crate::walk::Walk;
 use flow::{DL_TYPE_NONE, Mac, Seen};
+use openflow::Match;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +60,9 @@ pub struct MirrorConfig {
     pub dst: Selected,
     /// `select_vlan`; all if empty.
     pub vlans: VlanSet,
+    /// `filter`: what packets look like that are mirrored, as they are then; all if there is none. Its `in_port`
+    /// is not looked at.
+    pub filter: Option<Arc<Match>>,
     /// `output_port` or `output_vlan`.
     pub output: MirrorOutput,
     /// Bytes of each packet at most, 14 to 65535.
@@ -155,6 +159,9 @@ impl Walk<'_> {
             if !config.vlans.is_empty() && !config.vlans.has(inside.vlan) {
                 continue;
             }
+            if config.filter.as_deref().is_some_and(|filter| !self.agrees(filter)) {
+                continue;
+            }
             for (n, other) in bridge.mirrors.iter().enumerate() {
                 self.mirrored |= u32::from(other.config.output == config.output) << n;
             }
@@ -163,6 +170,15 @@ impl Walk<'_> {
             self.send_copy(&inside, config.output);
             self.snaplen = before;
         }
+    }
+
+    /// Whether the packet as it is now is one of those that `filter` matches.
+    fn agrees(&mut self, filter: &Match) -> bool {
+        self.h.look_up(self.in_port().0.into(), |key, seen| {
+            let words = seen.0.words_mut().iter_mut().zip(filter.mask.words());
+            words.for_each(|(seen, bits)| *seen |= bits);
+            filter.mask.agrees(key, &filter.value)
+        })
     }
 
     fn send_copy(&mut self, inside: &Inside, to: MirrorOutput) {

@@ -186,9 +186,10 @@ impl Pipeline {
             }
             control.last_bridge += 1;
             let id = BridgeId(control.last_bridge);
-            let fdb = Arc::new(Learned::new(Fdb::new(), &self.core.generation));
+            let fdb =
+                Arc::new(Learned::new(Fdb::new(self.core.events.clone()), &self.core.generation));
             let mut bridge = Bridge::new(id, name, fdb, now_ms);
-            bridge.configure(config, &self.core.generation);
+            bridge.configure(config, &self.core);
             let mut by_name = BTreeMap::clone(&next.by_name);
             by_name.insert(name.to_owned(), id);
             next.by_name = Arc::new(by_name);
@@ -205,7 +206,7 @@ impl Pipeline {
     pub fn set_bridge(&self, name: &str, config: BridgeConfig) -> Result<(), Error> {
         self.change_bridge(name, |bridge| {
             let matters = bridge.config != config;
-            bridge.configure(config, &self.core.generation);
+            bridge.configure(config, &self.core);
             Ok(((), matters))
         })
     }
@@ -383,6 +384,11 @@ impl Pipeline {
             mdb.change(|m| m.remove_port(id));
         }
         Ok(())
+    }
+
+    /// What the tables of learned addresses and groups did so far, in OVS's names.
+    pub fn events(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.core.events.list().into_iter()
     }
 
     /// Gives a bridge its mirrors, the first [`MAX_MIRRORS`] of them. Those that were there before keep

@@ -5,7 +5,7 @@
 mod support;
 
 use flow::{Action, DpPort, FlowKey, FlowMask, Mac, Translate, ip_proto};
-use openflow::Command;
+use openflow::{Command, parse_match};
 use pipeline::{
     BridgeConfig, MirrorConfig, MirrorOutput, OfPort, Pipeline, PortColumns, PortConfig, Selected,
     VlanSet,
@@ -318,6 +318,7 @@ proptest! {
     fn settings_of_ports_too(
         ports in proptest::collection::vec(port_strategy(), 4),
         (limit, selected, to_vlan) in (1u8..3, select(vec![0i64, 5, 7]), any::<bool>()),
+        filter in select(vec!["", "tcp", "dl_vlan=5", "ip,nw_dst=10.0.0.0/24", "tcp,tp_dst=80"]),
         keys in proptest::collection::vec(key_strategy(), 2..10),
     ) {
         let p = switch(4);
@@ -332,6 +333,7 @@ proptest! {
             src: Selected::Ports([OfPort(1)].into()),
             dst: Selected::All,
             vlans: VlanSet::of([selected]),
+            filter: Some(parse_match(filter, &()).expect("right").into()),
             output: if to_vlan { MirrorOutput::Vlan(7) } else { port },
             snaplen: None,
         }]).expect("there");
@@ -399,7 +401,7 @@ proptest! {
         for key in &keys {
             let full = openflow::FullKey::new(key, key.in_port);
             let plain = flows.iter().rposition(|m| m.is_some_and(|m| {
-                let m = openflow::parse_match(m, &()).expect("valid");
+                let m = parse_match(m, &()).expect("valid");
                 // Flows do not see the ports of fragments.
                 let mut full = full;
                 if key.nw_frag != 0 {
@@ -464,7 +466,7 @@ fn writing_is_not_looking() {
     ] {
         set_flows(&p, &flow.replace(';', "\n"));
         let t = p.translate(&key(tcp));
-        let m = openflow::parse_match(seen, &()).expect(seen);
+        let m = parse_match(seen, &()).expect(seen);
         let mut expected = FlowMask::default();
         let mut said = FlowMask::empty();
         *said.bits_mut() = m.mask.0.pkt;

@@ -34,5 +34,3 @@ const ALL: Abilities = Abilities::CSUM
 
 /// Receive queues of a tap at most: a worker thread polls them all, and Linux spreads flows among them.
 pub const MAX_TAP_QUEUES: usize = 16;
-/// Bytes of a frame beyond the MTU: Ethernet header (14) and two VLAN tags (4 each).
-const FRAME_OVERHEAD: u32 = 22;

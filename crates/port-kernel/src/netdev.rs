@@ -7,8 +7,8 @@
 
 use crate::receive::{Got, Receiver, Slot};
 use crate::send::{Sent, send};
-use crate::{FRAME_OVERHEAD, sys};
-use packet::{BURST, Burst, BurstBuf, DropReason, Set};
+use crate::sys;
+use packet::{BURST, Burst, BurstBuf, DropReason, Set, longest_untagged};
 use port::{Counters, Port, Wait, Waker};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::mem::MaybeUninit;
@@ -81,7 +81,7 @@ impl Port for NetdevPort {
     }
 
     fn tx(&self, _thread: usize, burst: &mut Burst<'_>, set: Set) {
-        let longest = self.mtu().saturating_add(FRAME_OVERHEAD) as usize;
+        let longest = longest_untagged(self.mtu());
         send(&self.socket, burst, set, longest, &self.sent);
     }
 

@@ -56,12 +56,13 @@ struct Sum {
     segments: u64,
 }
 
-/// Sends packets of a burst to a descriptor. Frames longer than `longest` bytes on the wire are dropped.
+/// Sends packets of a burst to a descriptor. Frames for
+/// which an MTU whose longest untagged frame has `longest` bytes is too small are dropped.
 pub(crate) fn send(fd: &OwnedFd, burst: &mut Burst<'_>, set: Set, longest: usize, sent: &Sent) {
     let mut sum = Sum::default();
     for i in set {
         let p = &burst.packets()[i];
-        if p.offload.longest(p.len()) > longest {
+        if !p.fits(longest) {
             sent.dropped(DropReason::TxMtuExceeded, 1);
             continue;
         }
@@ -203,6 +204,28 @@ mod tests {
             csum_offset: 16,
         };
         (f, offload)
+    }
+
+    #[test]
+    fn a_tag_does_not_count_to_the_mtu() {
+        let (unix, flags) = (AddressFamily::UNIX, SocketFlags::NONBLOCK);
+        let (to, from) =
+            rustix::net::socketpair(unix, SocketType::DGRAM, flags, None).expect("two");
+        let sent = Sent::default();
+        let offer = |types: &[u8], len: usize| {
+            let mut frame = [&[2; 12], types].concat();
+            frame.resize(len, 0);
+            let mut buf = BurstBuf::new();
+            let mut burst = buf.frame(&frame).expect("a frame");
+            send(&to, &mut burst, Set::one(0), packet::longest_untagged(1000), &sent);
+            let mut message = vec![0; 2000];
+            rustix::io::read(&from, &mut message).is_ok_and(|n| n == VNET + len)
+        };
+        assert_eq!([1014, 1015].map(|len| offer(&[8, 0], len)), [true, false]);
+        assert_eq!([1018, 1019].map(|len| offer(&[0x81, 0, 0, 7, 8, 0], len)), [true, false]);
+        let mut sum = Counters::default();
+        sent.add_to(&mut sum);
+        assert_eq!(sum.drops[DropReason::TxMtuExceeded as usize], 2);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use crate::receive::{Got, Receiver, Slot};
 use crate::send::{Sent, send};
-use crate::{FRAME_OVERHEAD, MAX_TAP_QUEUES, sys};
-use packet::{Abilities, Burst, BurstBuf, DropReason, Set};
+use crate::{MAX_TAP_QUEUES, sys};
+use packet::{Abilities, Burst, BurstBuf, DropReason, Set, longest_untagged};
 use port::{Counters, Port, Wait, Waker};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl Port for TapPort {
     }
 
     fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set) {
-        let longest = self.mtu().saturating_add(FRAME_OVERHEAD) as usize;
+        let longest = longest_untagged(self.mtu());
         match self.queues.get(thread % self.queues.len().max(1)) {
             Some(queue) if self.up.load(Relaxed) => {
                 send(&queue.fd, burst, set, longest, &self.sent)

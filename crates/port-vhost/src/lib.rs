@@ -28,7 +28,7 @@ pub use link::Mode;
 pub use ring::RingFault;
 
 use log_budget::LogBudget;
-use packet::{Abilities, Burst, BurstBuf, DropCounts, DropReason, Set};
+use packet::{Abilities, Burst, BurstBuf, DropCounts, DropReason, Set, longest_untagged};
 use port::{Counters, Port, Wait, Waker};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{
@@ -44,9 +44,6 @@ use vring::Vring;
 /// there works here.
 pub const MAX_QUEUE_PAIRS: usize = 128;
 const MAX_VRINGS: usize = 2 * MAX_QUEUE_PAIRS;
-/// Bytes of a frame beyond the MTU: Ethernet header (14) and two VLAN tags (4 each), so that a tag
-/// that a flow pushes, or 802.1ad, does not shorten what a guest may send.
-const FRAME_OVERHEAD: u32 = 22;
 
 /// What a port is made from.
 pub struct Config {
@@ -307,7 +304,7 @@ impl Port for VhostPort {
 
     #[inline(always)]
     fn tx(&self, thread: usize, burst: &mut Burst<'_>, set: Set) {
-        let longest = self.shared.mtu.load(Relaxed).saturating_add(FRAME_OVERHEAD) as usize;
+        let longest = longest_untagged(self.shared.mtu.load(Relaxed));
         let missed = match self.tx_ring(thread) {
             Some(ring) if ring.tx(burst, set, longest) => return,
             Some(_) => &self.shared.contended,

@@ -240,6 +240,44 @@ fn a_disabled_queue_moves_nothing() {
     ping("after a reset", &mut a, &mut b);
 }
 
+/// Frames of a burst that only their tags make longer than the MTU pass, in order, beside those that are too long, shorter ones, and
+/// such as do not fit one buffer.
+#[test]
+fn tags_do_not_count_to_the_mtu() {
+    const LENGTHS: [(usize, usize); 9] = [
+        (0, 60),
+        (1, 1518),
+        (0, 1515),
+        (2, 1522),
+        (0, 1514),
+        (1, 1519),
+        (3, 1522),
+        (3, 1523),
+        (0, 61),
+    ];
+    for (kind, rx_buffer) in [(0, 4096), (feature::RING_PACKED, 4096), (0, 256)] {
+        let lab = Lab::new(&BOTH, 1500);
+        let mut a = Driver::connect(lab.guest(0).with(kind)).expect("connects");
+        let mut to = lab.guest(1).with(kind | feature::MRG_RXBUF);
+        to.rx_buffer = rx_buffer;
+        let mut b = Driver::connect(to).expect("connects");
+        let mut frames = Vec::new();
+        for (number, (tags, len)) in (0..).zip(LENGTHS) {
+            let mut frame = Vec::new();
+            Flow::between(1, 1, 2).frame(number, len - 4 * tags, &mut frame);
+            (0..tags).for_each(|_| drop(frame.splice(12..12, [0x88, 0xa8, 0, 7])));
+            frames.push(frame);
+        }
+        a.tx(0, &frames).expect("sends");
+        assert!(a.drain_tx(0, Instant::now() + PATIENCE).expect("drains"));
+        assert_eq!(lab.drops(1, DropReason::TxMtuExceeded), 3);
+        [7, 5, 2].into_iter().for_each(|long| drop(frames.remove(long)));
+        let mut came = Vec::new();
+        b.rx(0, 64, |_, frame| came.push(frame.to_vec())).expect("receives");
+        assert_eq!(came, frames, "{kind:#x}, buffers of {rx_buffer}");
+    }
+}
+
 #[test]
 fn drops_have_their_names() {
     let lab = Lab::new(&BOTH, 1500);
@@ -254,11 +292,11 @@ fn drops_have_their_names() {
         f
     };
     let reclaimed = |a: &mut Driver| a.drain_tx(0, Instant::now() + PATIENCE).expect("drains");
-    // 1500 bytes of packet, 14 of Ethernet header, two tags.
-    a.tx(0, &[frame(1523), frame(1600)]).expect("sends");
+    // 1500 bytes of packet, 14 of Ethernet header.
+    a.tx(0, &[frame(1515), frame(1600)]).expect("sends");
     assert!(reclaimed(&mut a));
     assert_eq!(lab.drops(1, DropReason::TxMtuExceeded), 2);
-    a.tx(0, &[frame(1522), frame(501), frame(500)]).expect("sends");
+    a.tx(0, &[frame(1514), frame(501), frame(500)]).expect("sends");
     assert!(reclaimed(&mut a));
     assert_eq!(lab.drops(1, DropReason::TxBufferTooSmall), 2, "512 hold 500 and a header");
     a.tx(0, &vec![frame(100); 20]).expect("sends");

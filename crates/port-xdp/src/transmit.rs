@@ -4,7 +4,7 @@ use crate::queue::{CONTINUED, Descriptor, Queue, TX_PARTS, Tx, frame_of};
 use crate::sys;
 use crate::umem::FRAME;
 use packet::arch::cycles;
-use packet::{Abilities, Burst, DropReason, Packet, Segment, Set};
+use packet::{Abilities, Burst, DropReason, Packet, Segment, Set, longest_untagged};
 use port::Finished;
 
 /// Cycles for which a thread tries to send while another does: a burst takes that long.
@@ -12,9 +12,6 @@ const SPIN: u64 = 50_000;
 
 /// Frames that the kernel sends in one call where it copies (`TX_BATCH_SIZE`).
 const KICK: u32 = 32;
-
-/// Bytes of a frame beyond the MTU: Ethernet header (14) and two VLAN tags (4 each).
-const FRAME_OVERHEAD: u32 = 22;
 
 /// What went out in one call.
 #[derive(Default)]
@@ -34,14 +31,9 @@ impl Sum {
 }
 
 impl Queue {
-    fn longest_sent(&self, mtu: u32) -> usize {
-        let most = if self.parts { TX_PARTS * FRAME } else { FRAME };
-        (mtu.saturating_add(FRAME_OVERHEAD) as usize).min(most)
-    }
-
     /// Sends packets of a burst. False if another thread sent for too long.
     pub(crate) fn tx(&self, burst: &mut Burst<'_>, set: Set, mtu: u32) -> bool {
-        let longest = self.longest_sent(mtu);
+        let longest = longest_untagged(mtu);
         let start = cycles();
         while !self.tx.try_take() {
             if cycles().wrapping_sub(start) > SPIN {
@@ -59,9 +51,9 @@ impl Queue {
         let mut sum = Sum::default();
         for i in set {
             let p = &burst.packets()[i];
-            let result = match p.offload.longest(p.len()) > longest {
-                true => Err((DropReason::TxMtuExceeded, p.on_wire().0)),
-                false => self.put(tx, burst, i, &mut sum),
+            let result = match p.fits(longest) {
+                false => Err((DropReason::TxMtuExceeded, p.on_wire().0)),
+                true => self.put(tx, burst, i, &mut sum),
             };
             if let Err((reason, packets)) = result {
                 self.sent.drops.add(reason, packets);

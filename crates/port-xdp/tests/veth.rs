@@ -150,6 +150,26 @@ fn without_multi_buffer_long_frames_are_refused_and_a_long_mtu_is_told() {
     assert_eq!(one.counters().drops[packet::DropReason::TxMtuExceeded as usize], 1);
 }
 
+#[test]
+fn a_tag_does_not_count_to_the_mtu() {
+    let (a, b) = pair();
+    let one = XdpPort::open(&Config { mtu: 1000, ..config("xa", a, None, 1) }).expect("opens");
+    let two = XdpPort::open(&config("xb", b, None, 1)).expect("opens");
+    let tagged = |payload| {
+        let mut frame = frame(payload);
+        frame.splice(12..12, [0x81, 0, 0, 7]);
+        frame
+    };
+    for too_long in [frame(1001), tagged(1001)] {
+        send(&one, &too_long, Offload::default());
+    }
+    for right in [frame(1000), tagged(1000)] {
+        send(&one, &right, Offload::default());
+        assert!(receive(&two, 1) == [right]);
+    }
+    assert_eq!(one.counters().drops[packet::DropReason::TxMtuExceeded as usize], 2);
+}
+
 /// A super-frame of TCP whose checksum is that of its pseudo-header.
 fn super_frame(bytes: u32, gso_size: u16) -> (Vec<u8>, Vec<u8>, Offload) {
     let payload: Vec<u8> = (0..bytes).map(|i| (i / 7) as u8).collect();

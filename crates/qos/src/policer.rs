@@ -95,10 +95,11 @@ impl Policer {
         let packets = burst.packets();
         let mut passed = all;
         if let Some(bucket) = &self.rx_packets {
-            passed = bucket.pass(now, passed, |i| packets[i].on_wire().0);
+            let total = passed.len() as u64 + burst.more_on_wire(passed).0;
+            passed = bucket.pass_together(now, passed, total, |i| packets[i].on_wire().0);
         }
         if let Some(bucket) = &self.rx_bytes {
-            passed = bucket.pass(now, passed, |i| policed_bytes(&packets[i]));
+            passed = pass_bytes(bucket, now, burst, passed);
         }
         count(&self.drops.rx, burst, all, passed);
         passed
@@ -107,10 +108,9 @@ impl Policer {
     /// Which packets of `set` may be sent; the others are counted.
     #[inline(never)]
     pub fn send(&self, burst: &Burst<'_>, set: Set) -> Set {
-        let packets = burst.packets();
         let passed = match (&self.tx_bytes, &self.tx_queues) {
-            (Some(bucket), _) => bucket.pass((self.now)(), set, |i| policed_bytes(&packets[i])),
-            (None, Some(queues)) => queues.pass((self.now)(), packets, set),
+            (Some(bucket), _) => pass_bytes(bucket, (self.now)(), burst, set),
+            (None, Some(queues)) => queues.pass((self.now)(), burst.packets(), set),
             (None, None) => return set,
         };
         count(&self.drops.tx, burst, set, passed);
@@ -122,6 +122,15 @@ impl fmt::Debug for Policer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.limits.fmt(f)
     }
+}
+
+/// Which packets of `set` there are bytes enough for.
+fn pass_bytes(bucket: &Bucket, now: u64, burst: &Burst<'_>, set: Set) -> Set {
+    let packets = burst.packets();
+    let (more, more_bytes) = burst.more_on_wire(set);
+    let bytes = set.map(|i| packets[i].len() as u64).sum::<u64>() + more_bytes;
+    let total = bytes.saturating_sub(ETHERNET * (set.len() as u64 + more));
+    bucket.pass_together(now, set, total, |i| policed_bytes(&packets[i]))
 }
 
 /// Counts those of `all` that did not pass, as on the wire. Several threads count here.

@@ -55,6 +55,7 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "output_port",
             "output_vlan",
             "snaplen",
+            "filter",
             "statistics",
         ]),
     ),

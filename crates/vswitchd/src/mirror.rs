@@ -2,10 +2,12 @@
 
 use crate::desired::Bridge;
 use crate::switch::Switch;
+use openflow::{Match, parse_match};
 use ovsdb::Uuid;
 use ovsdb::replica::{Replica, Row};
 use pipeline::{MAX_MIRRORS, MirrorConfig, MirrorOutput, OfPort, Selected, VlanSet};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tracing::warn;
 
 /// Where a mirror sends to, as configured.
@@ -25,6 +27,7 @@ pub(crate) struct Mirror {
     src: BTreeSet<String>,
     dst: BTreeSet<String>,
     vlans: VlanSet,
+    filter: Option<Arc<Match>>,
     output: Output,
     snaplen: Option<u16>,
 }
@@ -64,6 +67,13 @@ fn mirror(db: &Replica, uuid: Uuid, row: &Row, complain: &mut dyn FnMut(String))
             return None;
         }
     };
+    let filter = match filter(row.string("filter")) {
+        Ok(filter) => filter,
+        Err(why) => {
+            complain(format!("mirror {name} is off: its filter is wrong: {why}"));
+            return None;
+        }
+    };
     Some(Mirror {
         uuid,
         name,
@@ -71,9 +81,22 @@ fn mirror(db: &Replica, uuid: Uuid, row: &Row, complain: &mut dyn FnMut(String))
         src: interfaces("select_src_port"),
         dst: interfaces("select_dst_port"),
         vlans: VlanSet::of(row.integers("select_vlan")),
+        filter,
         output,
         snaplen: row.integer("snaplen").and_then(|n| u16::try_from(n).ok()),
     })
+}
+
+/// Reads the column `filter`: a flow's match, of which ports are no part (as in OVS).
+fn filter(text: &str) -> Result<Option<Arc<Match>>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let m = parse_match(text, &()).map_err(|e| format!("{text}: {}", e.locate(text)))?;
+    if m.mask.0.in_port.get() != 0 {
+        return Err("it may not match in_port; select_src_port says where packets come from".into());
+    }
+    Ok(Some(Arc::new(m)))
 }
 
 impl Switch {
@@ -98,6 +121,7 @@ impl Switch {
                 src: ports(m.all, &m.src),
                 dst: ports(m.all, &m.dst),
                 vlans: m.vlans,
+                filter: m.filter.clone(),
                 output,
                 snaplen: m.snaplen,
             })

@@ -563,6 +563,7 @@ impl Switch {
         for (&reason, n) in packet::DropReason::ALL.iter().zip(sum.drops) {
             *events.entry(reason.name().to_owned()).or_default() += n;
         }
+        events.extend(self.pipeline.events().map(|(name, n)| (name.to_owned(), n)));
         events.insert("vhost_notification".into(), sum.notifications);
         events.insert("payload_copied_bytes".into(), sum.tx_payload_bytes);
         events.insert("header_fetched_bytes".into(), sum.rx_header_bytes);

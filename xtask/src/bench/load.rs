@@ -49,16 +49,31 @@ pub enum Peer {
     Nic(Nic),
 }
 
+/// All that is connected to a system and not idle.
+pub struct Peers {
+    /// What sends and receives.
+    pub busy: [Peer; 2],
+    /// A guest that takes mirrored packets and sends nothing.
+    pub watcher: Option<Box<Driver>>,
+}
+
 /// A [`Peer`]'s queue under load.
 enum Source<'a> {
     Guest(Saturator<'a>),
+    /// What it gets are copies, and not what came through.
+    Watcher(Saturator<'a>),
     Nic(NicLoad<'a>),
 }
 
 impl Source<'_> {
     /// Sends and receives what there is.
-    fn turn(&mut self) -> Result<Turn> {
+    fn turn(&mut self, copies: &mut u64) -> Result<Turn> {
         match self {
+            Source::Watcher(saturator) => {
+                let taken = saturator.turn()?.received;
+                *copies += u64::from(taken);
+                Ok(Turn { sent: taken, ..Turn::default() })
+            }
             Source::Guest(saturator) => Ok(saturator.turn()?),
             Source::Nic(nic) => Ok(nic.turn()),
         }
@@ -72,6 +87,8 @@ pub struct Tally {
     pub received: u64,
     /// Bytes in them, virtio-net headers included.
     pub received_bytes: u64,
+    /// Mirrored frames that were taken.
+    pub copies: u64,
     /// Wall-clock time.
     pub seconds: f64,
     /// The same in cycles of the time-stamp counter.
@@ -106,7 +123,7 @@ pub struct Load {
 
 impl Load {
     /// Starts the thread with the peers of each system, number 0 first.
-    pub fn start(peers: Vec<[Peer; 2]>, sending: Sending) -> Result<Load> {
+    pub fn start(peers: Vec<Peers>, sending: Sending) -> Result<Load> {
         let phase = Arc::new(AtomicU8::new(WARM));
         let (commands, orders) = channel();
         let (reports, answers) = channel();
@@ -154,7 +171,7 @@ impl Drop for Load {
 }
 
 fn serve(
-    mut peers: Vec<[Peer; 2]>,
+    mut peers: Vec<Peers>,
     sending: &Sending,
     phase: &AtomicU8,
     orders: &Receiver<usize>,
@@ -162,8 +179,8 @@ fn serve(
 ) -> Result<()> {
     cpu::take(LOAD_CORE)?;
     let mut guests = Vec::new();
-    for pair in &mut peers {
-        guests.push(sources(pair, sending)?);
+    for connected in &mut peers {
+        guests.push(sources(connected, sending)?);
     }
     let _ = reports.send(Ok(Tally::default()));
     while let Ok(system) = orders.recv() {
@@ -174,10 +191,10 @@ fn serve(
     Ok(())
 }
 
-/// Prepares all queues of both peers of a system.
-fn sources<'a>(peers: &'a mut [Peer; 2], sending: &Sending) -> Result<Vec<Source<'a>>> {
+/// Prepares all queues of the peers of a system.
+fn sources<'a>(peers: &'a mut Peers, sending: &Sending) -> Result<Vec<Source<'a>>> {
     let mut all = Vec::new();
-    for (guest, peer) in (0..).zip(peers) {
+    for (guest, peer) in (0..).zip(&mut peers.busy) {
         let depth = if guest == 0 || sending.both_ways { sending.depth } else { 0 };
         let driver = match peer {
             Peer::Guest(driver) => driver,
@@ -198,6 +215,10 @@ fn sources<'a>(peers: &'a mut [Peer; 2], sending: &Sending) -> Result<Vec<Source
             all.push(Source::Guest(saturator));
         }
     }
+    let watched = peers.watcher.iter_mut().flat_map(|driver| driver.pairs_mut());
+    for pair in watched {
+        all.push(Source::Watcher(pair.saturate(0, |_, _| {})?));
+    }
     Ok(all)
 }
 
@@ -205,14 +226,14 @@ fn sources<'a>(peers: &'a mut [Peer; 2], sending: &Sending) -> Result<Vec<Source
 fn window(guests: &mut [Source<'_>], phase: &AtomicU8) -> Result<Tally> {
     while phase.load(Relaxed) == WARM {
         for guest in &mut *guests {
-            guest.turn()?;
+            guest.turn(&mut 0)?;
         }
     }
     let began = Instant::now();
     let mut counter = Counter::new(cycles());
     while phase.load(Relaxed) == COUNT {
         for guest in &mut *guests {
-            let turn = guest.turn()?;
+            let turn = guest.turn(&mut counter.tally.copies)?;
             counter.add(cycles(), &turn);
         }
     }

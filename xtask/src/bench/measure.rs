@@ -42,6 +42,8 @@ pub struct Window {
     pub stats: PollStats,
     /// Bytes in a received buffer, virtio-net header included: whether super-frames came cut.
     pub bytes_a_buffer: Option<f64>,
+    /// Mirrored frames that were taken, for each packet.
+    pub copies_a_packet: f64,
     /// Cycles that the load spends on each packet.
     pub load_cycles_per_packet: Option<f64>,
     /// Share of the window in which the load had nothing to do, 0 to 1.
@@ -219,6 +221,7 @@ impl Snapshot {
             pps: tally.received as f64 / length,
             stats,
             bytes_a_buffer: Some(tally.received_bytes as f64 / tally.received.max(1) as f64),
+            copies_a_packet: tally.copies as f64 / tally.received.max(1) as f64,
             load_cycles_per_packet: tally.load_cycles_per_packet(),
             load_idle: Some(tally.load_idle()),
             switch_waited: waited(&self.switch, &after.switch),

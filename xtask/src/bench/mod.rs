@@ -23,6 +23,7 @@ mod rate;
 mod report;
 mod results;
 mod scenario;
+mod settings;
 mod setup;
 mod sizes;
 mod statistics;
@@ -235,6 +236,7 @@ fn measure_all(
         if scenario.pace == Pace::Saturating {
             let outcome = rate::run(&mut systems, scenario, plan).with_context(what)?;
             print::outcome(&outcome);
+            print::over_plain(&results.over_plain(&outcome));
             results.rates.push(outcome);
         } else {
             let outcome = latency::run(&mut systems, scenario, plan).with_context(what)?;

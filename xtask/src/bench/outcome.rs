@@ -176,6 +176,19 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// What the rounds with the cores at `place` came to.
+    pub fn at(&self, place: Place) -> Option<&Summary> {
+        [Some(&self.main), self.elsewhere.as_ref()].into_iter().flatten().find(|s| s.place == place)
+    }
+
+    /// Median of the mirrored frames that were taken for each packet of `system`.
+    pub fn copies_a_packet(&self, system: Kind) -> Option<f64> {
+        let windows = self.rounds.iter().flatten().filter(|w| w.system == system);
+        median(windows.map(|w| w.copies_a_packet).collect())
+    }
+}
+
 /// The ratios of windows that stand side by side.
 fn ratio([of, to]: [Kind; 2], left: &[&Window], right: &[&Window]) -> Ratio {
     let pairs = || left.iter().zip(right);

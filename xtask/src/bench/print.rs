@@ -3,6 +3,7 @@
 use super::latency;
 use super::measure::Window;
 use super::outcome::{Figures, Outcome, Summary};
+use super::system::Kind;
 
 fn number(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |v| format!("{v:.1}"))
@@ -11,7 +12,7 @@ fn number(value: Option<f64>) -> String {
 /// One window of a saturating load.
 pub fn window(window: &Window) {
     println!(
-        "  {:9} {:7.3} Mpps of {} bytes, {:>7} cycles/packet, batch {:>5}, load {:>5} and idle {:>4} %{}",
+        "  {:9} {:7.3} Mpps of {} bytes, {:>7} cycles/packet, batch {:>5}, load {:>5} and idle {:>4} %{}{}",
         window.system,
         window.pps / 1e6,
         number(window.bytes_a_buffer),
@@ -19,6 +20,10 @@ pub fn window(window: &Window) {
         number(window.stats.batch),
         number(window.load_cycles_per_packet),
         number(window.load_idle.map(|share| share * 100.0)),
+        match window.copies_a_packet {
+            0.0 => String::new(),
+            copies => format!(", {copies:.2} copies a packet"),
+        },
         window.discarded.map_or(String::new(), |why| format!("   discarded: {why}")),
     );
 }
@@ -45,6 +50,13 @@ pub fn outcome(outcome: &Outcome) {
     summary(&outcome.main);
     if let Some(elsewhere) = &outcome.elsewhere {
         summary(elsewhere);
+    }
+}
+
+/// What settings cost.
+pub fn over_plain(over: &[(Kind, f64)]) {
+    for (system, cycles) in over {
+        println!("  {system:9} {cycles:+.1} cycles/packet over the same without settings");
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::wait;
 
-use super::load::Load;
+use super::load::{Load, Peers};
 use super::measure::{self, Bench, Plan, Round, Window};
 use super::outcome::Outcome;
 use super::scenario::Scenario;
@@ -63,14 +63,14 @@ fn with_guests<T>(
     plan: Plan,
     work: impl FnOnce(&mut Bench<'_>) -> Result<T>,
 ) -> Result<(T, Vec<(Kind, u64)>)> {
-    let (mut busy, mut idle, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut peers, mut idle, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for system in &mut systems {
         let guests = setup::prepare(system, scenario)?;
         memory.push((system.kind(), system.private_memory_kb()?));
-        busy.push(guests.busy);
+        peers.push(Peers { busy: guests.busy, watcher: guests.watcher });
         idle.push(guests.idle);
     }
-    let load = Load::start(busy, setup::sending(scenario))?;
+    let load = Load::start(peers, setup::sending(scenario))?;
     let count = systems.len();
     let mut bench = Bench { systems, load, plan };
     for at in 0..count {

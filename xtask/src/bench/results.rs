@@ -10,7 +10,7 @@ use super::host_guest;
 use super::iperf3;
 use super::latency;
 use super::measure::Plan;
-use super::outcome::Outcome;
+use super::outcome::{Figures, Outcome};
 use super::sizes;
 use super::system::Kind;
 
@@ -71,6 +71,17 @@ impl Results {
     /// A scenario's outcome by name.
     pub fn rate(&self, name: &str) -> Option<&Outcome> {
         self.rates.iter().find(|o| o.scenario.name == name)
+    }
+
+    /// What the settings of a scenario cost each system: cycles a packet over those of the same without settings, with the
+    /// cores in the same place.
+    pub fn over_plain(&self, outcome: &Outcome) -> Vec<(Kind, f64)> {
+        let plain = outcome.scenario.plain().and_then(|plain| self.rate(plain.name));
+        let over = |with: &Figures| {
+            let without = plain?.at(outcome.main.place)?.figures_of(with.system)?;
+            Some((with.system, with.cycles_per_packet? - without.cycles_per_packet?))
+        };
+        outcome.main.figures.iter().filter_map(over).collect()
     }
 
     /// Windows that did not count, of all scenarios.

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::settings::Settings;
+
 /// What is at the other side of a busy port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -124,6 +126,8 @@ pub struct Scenario {
     pub ports: u16,
     /// Offloads.
     pub offload: Offload,
+    /// What is set on the busy ports.
+    pub settings: Settings,
     /// Whether guests write each frame's headers and read those of what they get, as programs do; else their cache lines
     /// stay with the switch.
     pub touched: bool,
@@ -153,6 +157,8 @@ pub enum Group {
     Latency,
     /// Bursts and pauses at some offered loads.
     Bursts,
+    /// What settings of the busy ports cost.
+    Settings,
     /// What does not fit elsewhere.
     Others,
 }
@@ -170,6 +176,7 @@ const BASE: Scenario = Scenario {
     both_ways: true,
     ports: 2,
     offload: Offload::None,
+    settings: Settings::Plain,
     touched: false,
     pace: Pace::Saturating,
     headline: true,
@@ -203,6 +210,10 @@ const fn paced(name: &'static str, burst: u32) -> Scenario {
 
 const fn bursts(name: &'static str, burst: u32) -> Scenario {
     Scenario { group: Group::Bursts, ..paced(name, burst) }
+}
+
+const fn settings(name: &'static str, frame_bytes: u16, settings: Settings) -> Scenario {
+    Scenario { name, group: Group::Settings, frame_bytes, settings, ..MORE }
 }
 
 const fn nics(name: &'static str, ends: [End; 2], target: f64) -> Scenario {
@@ -261,6 +272,11 @@ pub const ALL: &[Scenario] = &[
     Scenario { group: Group::Others, both_ways: false, ..frames("one-way", 64) },
     Scenario { group: Group::Others, table: Table::PortToPort, ..frames("port-to-port", 64) },
     Scenario { group: Group::Others, table: Table::TenTables, ..frames("ten-tables", 64) },
+    settings("64b-access", 64, Settings::Access),
+    settings("64b-policed", 64, Settings::Policed),
+    settings("64b-mirrored", 64, Settings::Mirrored),
+    settings("1500b-mirrored", 1500, Settings::Mirrored),
+    settings("64b-captured", 64, Settings::Captured),
     nics("nic-nic", [End::Nic, End::Nic], 1.5),
     nics("guest-nic", [End::Guest, End::Nic], 2.0),
     nics("nic-guest", [End::Nic, End::Guest], 2.0),
@@ -283,7 +299,18 @@ impl Scenario {
     pub fn has_floor(&self) -> bool {
         let same_work = self.table.has_floor() && self.flows == Flows::Uniform(1);
         let guests = self.ends == [End::Guest; 2];
+        let same_work = same_work && self.settings == Settings::Plain;
         same_work && guests && self.queues == 1 && self.ports == 2 && self.offload == Offload::None
+    }
+
+    /// The scenario that differs from it in having no settings, if it has some.
+    pub fn plain(&self) -> Option<&'static Scenario> {
+        let plain = |s: &&Scenario| {
+            let Scenario { name, group, headline, target_ratio, .. } = **s;
+            let without = Scenario { settings: Settings::Plain, ..*self };
+            **s == Scenario { name, group, headline, target_ratio, ..without }
+        };
+        if self.settings == Settings::Plain { None } else { ALL.iter().find(plain) }
     }
 
     /// Bytes of the frames that arrive.
@@ -334,6 +361,7 @@ impl Scenario {
                     .to_owned(),
             ),
         }
+        words.extend(self.settings.describe().map(str::to_owned));
         if self.touched {
             words.push("guests write and read headers".to_owned());
         }
@@ -348,5 +376,20 @@ impl Scenario {
             }
         }
         words.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_with_settings_have_one_without_to_compare_with() {
+        let plain = |name: &str| ALL.iter().find(|s| s.name == name)?.plain().map(|s| s.name);
+        assert_eq!(plain("64b-mirrored"), Some("64b"));
+        assert_eq!(plain("1500b-mirrored"), Some("1500b"));
+        assert_eq!(plain("64b"), None);
+        let with = ALL.iter().filter(|s| s.settings != Settings::Plain);
+        assert!(with.into_iter().all(|s| s.plain().is_some()));
     }
 }

@@ -46,6 +46,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 pub struct Guests {
     /// Those that send and receive, or wires' far ends.
     pub busy: [Peer; 2],
+    /// That which takes mirrored packets.
+    pub watcher: Option<Box<Driver>>,
     /// Those that are connected and silent.
     pub idle: Vec<Driver>,
 }
@@ -55,8 +57,9 @@ pub fn taking_part<'a>(
     systems: &'a mut [System],
     scenario: &Scenario,
 ) -> impl Iterator<Item = &'a mut System> {
-    let floor = scenario.has_floor();
-    systems.iter_mut().filter(move |system| floor || system.kind() != Kind::DpdkIo)
+    let (floor, settings) = (scenario.has_floor(), scenario.settings);
+    let takes_part = move |kind| settings.known_to(kind) && (floor || kind != Kind::DpdkIo);
+    systems.iter_mut().filter(move |system| takes_part(system.kind()))
 }
 
 /// Configures `system`, which is stopped, connects its guests and stops it again.
@@ -74,9 +77,12 @@ pub fn prepare(system: &mut System, scenario: &Scenario) -> Result<Guests> {
     if let Some(switch) = system.switch() {
         configure(switch, scenario)?;
     }
+    let watching = system.apply(scenario.settings)?;
     let role = if system.guests_listen() { SocketMode::Listen } else { SocketMode::Connect };
     let [first, second] = system.sockets().map(|socket| driver_config(role(socket), scenario));
     let connect = |config| connect(system.kind(), &config);
+    let watcher = watching.map(|socket| driver_config(SocketMode::Connect(socket), scenario));
+    let watcher = watcher.map(connect).transpose()?.map(Box::new);
     let idle = idle_sockets.into_iter().map(|socket| connect(idle_config(socket)));
     let idle = idle.collect::<Result<_>>()?;
     let peer = |at: usize, config| -> Result<Peer> {
@@ -89,7 +95,7 @@ pub fn prepare(system: &mut System, scenario: &Scenario) -> Result<Guests> {
     system.wait_link_up()?;
     say_hello(&mut busy, scenario)?;
     system.pause()?;
-    Ok(Guests { busy, idle })
+    Ok(Guests { busy, watcher, idle })
 }
 
 /// Connects a guest. OVS-DPDK closes a new port of another MTU once more after it was added, and with it
@@ -200,9 +206,10 @@ pub fn sending(scenario: &Scenario) -> Sending {
     }
 }
 
-/// Waits until the guests, whose drivers are gone, are no longer seen, and stops the system again.
-pub fn finish(system: &System) -> Result<()> {
+/// Waits until the guests, whose drivers are gone, are no longer seen, takes away what was set, and stops the system again.
+pub fn finish(system: &mut System) -> Result<()> {
     system.resume()?;
     system.wait_link_down()?;
+    system.unapply()?;
     system.pause()
 }

@@ -19,6 +19,7 @@ use unixctl::Client;
 use super::SWITCH_CORE;
 use super::nic;
 use super::scenario::End;
+use super::settings::{Applied, Settings};
 
 /// Time in which testpmd notices that its guests have gone; it does not say so.
 const FLOOR_FORGETS: Duration = Duration::from_millis(100);
@@ -100,6 +101,7 @@ pub struct System {
     mtu: u16,
     tso: bool,
     ends: [End; 2],
+    applied: Applied,
     /// Where guests wait for the switch to connect, if they do.
     listening: Option<[PathBuf; 2]>,
 }
@@ -128,8 +130,9 @@ impl System {
             Kind::DpdkIo => Body::Floor(Box::new(Floor::start(SWITCH_CORE)?)),
         };
         let ends = [End::Guest; 2];
-        let system =
-            System { kind, body, idle_ports: 0, mtu: MTU, tso: false, ends, listening: None };
+        let applied = Applied::none();
+        let (idle_ports, mtu, tso, listening) = (0, MTU, false, None);
+        let system = System { kind, body, idle_ports, mtu, tso, ends, applied, listening };
         system.process().prefer()?;
         system.pause()?;
         step.done();
@@ -221,6 +224,19 @@ impl System {
             self.mtu = mtu;
         }
         Ok(())
+    }
+
+    /// Sets what has not been set on the busy ports; where the guest that takes mirrored packets connects, if there is one.
+    pub fn apply(&mut self, settings: Settings) -> Result<Option<PathBuf>> {
+        let Body::Switch { switch, .. } = &self.body else { return Ok(None) };
+        self.applied.set(switch, settings)?;
+        Ok(self.applied.watcher().map(|port| switch.rundir().join(port)))
+    }
+
+    /// Takes away what [`System::apply`] set.
+    pub fn unapply(&mut self) -> Result<()> {
+        let Body::Switch { switch, .. } = &self.body else { return Ok(()) };
+        self.applied.unset(switch)
     }
 
     /// Lets guests leave checksums and segmentation to the switch, which OVS-DPDK does not by default and has to be

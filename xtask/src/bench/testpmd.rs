@@ -119,6 +119,7 @@ impl System {
             pps: after.received.saturating_sub(before.received) as f64 / length,
             stats: parse_stats(&statistics),
             load_cycles_per_packet: None,
+            copies_a_packet: 0.0,
             load_idle: None,
             bytes_a_buffer: None,
             switch_waited: waited(&before.switch, &after.switch),

@@ -69,7 +69,7 @@ impl Theirs {
         let created = tool("ovsdb-tool")
             .arg("create")
             .arg(&file)
-            .arg("/usr/share/openvswitch/vswitch.ovsschema")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/vswitch.schema.json"))
             .output()
             .expect(NEEDED);
         assert!(created.status.success(), "{created:?}");

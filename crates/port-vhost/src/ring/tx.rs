@@ -37,7 +37,7 @@ impl Sent {
 
 /// Bounds of one transmit call.
 struct Limits {
-    /// Bytes of a frame at most.
+    /// Bytes of a frame without tags at most.
     longest: usize,
     /// Pieces that may still be walked.
     pieces: usize,
@@ -51,8 +51,8 @@ struct Room {
 }
 
 impl<L: Layout> Ring<L> {
-    /// Puts the packets of `set`, as far as they are no longer than `longest`, into a guest's receive
-    /// ring. Drops are counted in `c`.
+    /// Puts the packets of `set`, as far as an MTU whose longest untagged frame has `longest` bytes allows
+    /// them, into a guest's receive ring. Drops are counted in `c`.
     #[inline(always)]
     pub(crate) fn tx(
         &mut self,
@@ -72,10 +72,7 @@ impl<L: Layout> Ring<L> {
         };
         let result = match result {
             Ok(Set::NONE) => Ok(()),
-            Ok(left) => {
-                let limits = Limits { longest, pieces: TX_PIECES };
-                self.tx_slow(burst, left, limits, c, &mut sum)
-            }
+            Ok(left) => self.send_rest(burst, left, longest, c, &mut sum),
             Err(fault) => Err(fault),
         };
         if sum.done != Finished::default() {
@@ -89,6 +86,28 @@ impl<L: Layout> Ring<L> {
             c.drops.add(DropReason::TxRingBroken, set.len() as u64 - sum.frames);
         }
         result
+    }
+
+    /// Sends what [`Ring::send`] left. If a frame beyond `longest` kept the others back, those that their tags allow
+    /// are sent as all others are; the rest goes one by one.
+    #[cold]
+    fn send_rest(
+        &mut self,
+        burst: &mut Burst<'_>,
+        mut left: Set,
+        longest: usize,
+        c: &QueueCounters,
+        sum: &mut Sent,
+    ) -> Result<(), RingFault> {
+        let packets = burst.packets();
+        let is_long = left.first().is_some_and(|i| packets[i].len() > longest);
+        if is_long && !burst.supers().meets(left) {
+            let fitting = left.filter(|i| packets[i].fits(longest));
+            drop(c, DropReason::TxMtuExceeded, left.len() - fitting.len(), sum);
+            left = self.send::<true>(burst, fitting, usize::MAX, sum)?;
+        }
+        let limits = Limits { longest, pieces: TX_PIECES };
+        self.tx_slow(burst, left, limits, c, sum)
     }
 
     /// As [`Ring::send`] for a burst with offloads: checksums that the guest cannot complete are completed.
@@ -222,7 +241,7 @@ impl<L: Layout> Ring<L> {
     ) -> Result<(), RingFault> {
         while let Some(i) = set.first() {
             let p = &burst.packets()[i];
-            let end = if p.offload.longest(p.len()) > limits.longest {
+            let end = if !p.fits(limits.longest) {
                 End::TooLong
             } else if p.offload.is_super() && !p.suits(self.abilities) {
                 self.tx_cut(burst, i, &mut limits, c, sum)?

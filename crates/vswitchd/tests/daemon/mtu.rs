@@ -6,9 +6,9 @@ use virtio_driver::payload::Flow;
 use virtio_driver::wire::feature;
 use virtio_driver::{Config, Driver, SocketMode};
 
-/// Ethernet header, and room for two VLAN tags that the MTU does not count.
+/// Bytes of an Ethernet header and of a VLAN tag, which the MTU does not count.
 const HEADER: usize = 14;
-const TAGS: usize = 8;
+const TAG: usize = 4;
 
 /// A guest that insists on being told an MTU (`host_mtu` of QEMU), with buffers for any frame.
 fn guest(d: &Daemon, name: &str) -> Driver {
@@ -20,7 +20,16 @@ fn guest(d: &Daemon, name: &str) -> Driver {
     driver
 }
 
-/// Up to the MTU frames pass; longer ones are dropped and counted, and the next one passes.
+/// Writes a frame of `bytes` bytes with so many tags in them.
+fn write(tags: usize, bytes: usize, frame: &mut Vec<u8>) {
+    Flow::between(1, 1, 2).frame(0, bytes - TAG * tags, frame);
+    for _ in 0..tags {
+        frame.splice(12..12, [0x81, 0x00, 0, 7]);
+    }
+}
+
+/// Up to the MTU frames pass, longer by four bytes for each of two tags; longer ones are dropped and counted, and the
+/// next one passes.
 #[test]
 fn frames_up_to_the_mtu_pass_and_longer_ones_are_counted() {
     let d = Daemon::start();
@@ -32,19 +41,30 @@ fn frames_up_to_the_mtu_pass_and_longer_ones_are_counted() {
     d.appctl("ofctl/add-flow br0 priority=9,in_port=1,actions=output:2");
     let (mut a, mut b) = (guest(&d, "a"), guest(&d, "b"));
     let mut frame = Vec::new();
-    for (drops, mtu) in [(1, 4000_usize), (2, 9702)] {
+    for (round, mtu) in [(1, 4000_usize), (2, 9702)] {
         d.vsctl(&format!("set Interface b mtu_request={mtu}"));
         assert_eq!(d.get("b", "mtu"), mtu.to_string());
-        for bytes in [mtu + HEADER, mtu + HEADER + TAGS + 1, 64] {
-            Flow::between(1, 1, 2).frame(0, bytes, &mut frame);
+        let most = mtu + HEADER;
+        for (tags, bytes) in [
+            (0, most),
+            (0, most + 1),
+            (1, most + TAG),
+            (1, most + TAG + 1),
+            (2, most + 2 * TAG),
+            (2, most + 2 * TAG + 1),
+            (3, most + 2 * TAG + 1),
+            (0, 64),
+        ] {
+            write(tags, bytes, &mut frame);
             send(&mut a, &frame);
-            if bytes > mtu + HEADER {
+            if bytes > most + TAG * tags.min(2) {
                 continue;
             }
             let came = receive(&mut b);
             assert_eq!(came.iter().map(Vec::len).collect::<Vec<_>>(), [bytes], "MTU {mtu}");
             assert_eq!(came[0], frame);
         }
+        let drops = 4 * round;
         let counter = d.appctl("coverage/read-counter ovs_tx_mtu_exceeded_drops");
         assert_eq!(counter.trim(), drops.to_string(), "MTU {mtu}");
         d.wait_column("b", "statistics:ovs_tx_mtu_exceeded_drops", &drops.to_string());

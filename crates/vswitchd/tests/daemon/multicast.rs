@@ -80,6 +80,10 @@ fn multicast_goes_to_those_who_want_it() {
     }
     let mdb = wait_mdb(&d, "20 groups", |m| m.lines().count() == 21);
     assert!(mdb.contains("\n    2     0  224.1.1.1           "), "{mdb}");
+    let counter = |name: &str| d.appctl(&format!("coverage/read-counter {name}"));
+    assert_eq!(counter("mcast_snooping_learned"), "20\n");
+    // One guest has two addresses.
+    assert_eq!(counter("mac_learning_learned"), "3\n");
     assert!(d.appctl("dpctl/dump-flows").contains("actions:userspace(pid=0,slow_path(action))"));
     expect("the member", &mut guests, &data(1, group, 2), &[true, false]);
     send(&mut guests[2], &report(3, 4, group));

@@ -82,6 +82,7 @@ pub fn page(results: &Results) -> String {
         );
     }
     section(&mut body, "Bursts and pauses", BURSTS, &tables::bursts(results));
+    section(&mut body, "Settings of ports", SETTINGS, &tables::settings(results));
     section(&mut body, "Frame length", "", &tables::frames(results));
     section(&mut body, "Flows", FLOWS, &plots::flows(results));
     section(&mut body, "Megaflow masks", MASKS, &plots::masks(results));
@@ -105,6 +106,8 @@ const STAGES: &str = "Cycles a packet by stage of its way through this switch, w
 const LATENCY: &str = "From the time at which a frame was due, whether or not it could be sent then. One way, medians over windows.";
 const BURSTS: &str = "Frames of 64 bytes, one way, that come so many at a time at the same average rate: 10, 30 and 50 % of what \
     OVS-DPDK forwards at most. Latency from the time at which a frame was due; cycles of the polling thread while it had packets.";
+const SETTINGS: &str = "Cycles a packet of the polling thread, and how many more they are than without the settings; a mirrored packet is \
+    one packet, its copy included. Copies are what the mirror's guest took.";
 const FLOWS: &str = "Microflows each way through one NORMAL flow. Solid: each in turn; dashed: by popularity (zipf).";
 const MASKS: &str =
     "As many megaflow masks in use, each by one flow in turn, exact-match caches off.";

@@ -74,6 +74,31 @@ pub fn frames(results: &Results) -> String {
     table(&heads, &rows)
 }
 
+/// What settings of ports cost.
+pub fn settings(results: &Results) -> String {
+    let mut heads = vec!["scenario".to_owned()];
+    for &kind in &results.systems {
+        heads.push(format!("{}, cycles", title(kind)));
+        heads.push("over plain".to_owned());
+        heads.push("copies".to_owned());
+    }
+    let mut rows = String::new();
+    for outcome in results.rates.iter().filter(|o| o.scenario.group == Group::Settings) {
+        let over = results.over_plain(outcome);
+        let name = outcome.scenario.name;
+        let mut cells = vec![format!("{name}, cores {}", outcome.main.place)];
+        for &kind in &results.systems {
+            let figures = outcome.main.figures_of(kind);
+            let more = over.iter().find(|(of, _)| *of == kind);
+            cells.push(number(figures.and_then(|f| f.cycles_per_packet), 0));
+            cells.push(more.map_or("–".to_owned(), |(_, cycles)| format!("{cycles:+.0}")));
+            cells.push(number(outcome.copies_a_packet(kind).filter(|copies| *copies > 0.0), 2));
+        }
+        rows += &row(&cells, "");
+    }
+    table(&heads, &rows)
+}
+
 /// Bytes of what arrived in a buffer, without virtio-net header: super-frames that were not cut fill theirs.
 fn bytes_a_frame(outcome: &Outcome, kind: Kind) -> Option<f64> {
     let windows = outcome.rounds.iter().flatten().filter(|w| w.system == kind);
