@@ -171,3 +171,40 @@ fn busy_polling_forwards_and_is_shown() -> Result<()> {
     far.run("ping -c 3 -i 0.1 -W 2 10.1.0.1")?;
     switch.check_alive()
 }
+
+/// A host's TCP, whose checksums are left to be done, ends at another host's stack: with them completed in software, and,
+/// if that is asked for, left to the kernel.
+#[test]
+fn checksums_are_left_to_the_kernel_where_that_is_asked_for() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    quiet_wire(&switch, "xe0", &far)?;
+    far.run("ip addr add 10.1.0.2/24 dev xe0p")?;
+    add_port(&switch, "xe0", &["type=afxdp"])?;
+    wait_column(&switch, "xe0", "status", "xdp-tx-csum=\"false\"")?;
+    on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
+    on_host(&switch, "ip link set br0 up")?;
+    let mut server = far.start("iperf3 -s --forceflush", &switch.rundir().join("iperf.log"))?;
+    server.wait_log("listening", LIMIT, 0, |t| t.contains("listening").then_some(()))?;
+    let transfer = || -> Result<u64> {
+        on_host(&switch, "iperf3 -n 4M -c 10.1.0.2")?;
+        wait::until("most bytes to be counted", LIMIT, || {
+            let statistics = switch.statistics("xe0")?;
+            let all = statistics.get("tx_bytes") >= Some(&(2 << 20));
+            Ok(statistics.get("tx_sw_checksums").copied().filter(|_| all))
+        })
+    };
+    ensure!(transfer()? > 0, "completed in software by default");
+    let set = |value: &str| switch.ctl(&["--no-wait", "set", "Interface", "xe0", value]);
+    set("options:xdp-tx-csum=perhaps")?;
+    wait_column(&switch, "xe0", "error", "neither true nor false")?;
+    set("options:xdp-tx-csum=true")?;
+    wait_healthy(&switch, "xe0")?;
+    wait_column(&switch, "xe0", "status", "xdp-tx-csum=\"true\"")?;
+    // The port is a new one, which counts from zero.
+    let completed = transfer()?;
+    ensure!(completed == 0, "{completed} in software");
+    switch.check_alive()
+}

@@ -10,6 +10,7 @@
 //! `unsafe` is in [`sys`] (system calls without a safe wrapper), [`receive`] and [`send`] (buffers that are
 //! lent, memory of guests that the kernel copies from).
 
+mod features;
 mod links;
 mod netdev;
 mod receive;
@@ -17,6 +18,7 @@ mod send;
 mod sys;
 mod tap;
 
+pub use features::xsk_tx_checksum;
 pub use links::{Link, Links};
 pub use netdev::NetdevPort;
 pub use sys::{Queues, check_name, queues, set_mac, set_mtu, set_queues, set_up};

@@ -6,7 +6,7 @@
 //! queues receive. It is attached by a `bpf_link`, which goes with the process, however that ends.
 //!
 //! Frames are received where they lie and copied once, into whoever gets them; what is sent is copied into a
-//! frame, and finished there: the kernel is asked for no offloads.
+//! frame, and finished there. Only if it is asked for ([`Config::tx_csum`]), checksums are left to the kernel.
 //!
 //! Rings and program are our own, over `libc`: `xsk-rs` needs clang, m4 and libelf to build, leaves its program
 //! attached when the process is killed, and its ring operations are calls into C; `aya` would bring a loader
@@ -41,6 +41,9 @@ const FRAME_OVERHEAD: u32 = 18;
 /// that was killed.
 const QUEUE_LIMIT: Duration = Duration::from_millis(200);
 const PROGRAM_LIMIT: Duration = Duration::from_millis(50);
+
+/// Why the kernel does not complete checksums.
+const NO_TX_CSUM: &str = "the kernel has no AF_XDP metadata (Linux 6.8), or the driver no \"tx-checksum\" with zero-copy";
 
 /// How the kernel hands frames over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,12 @@ pub struct Config {
     /// Whether checksums are recognised that senders on this host have left to be done, and completed for who cannot:
     /// by default where frames are copied, for those of a wire have theirs.
     pub csum_repair: Option<bool>,
+    /// Whether checksums that senders left to be done are left to the kernel and the driver (Linux 6.8) where they can,
+    /// and not completed in software. Not by default: where frames are copied, a device that leaves checksums open for
+    /// its other end, as veth does, does so with these, and an XDP program there sees wrong ones.
+    pub tx_csum: bool,
+    /// Whether the driver completes checksums with zero-copy ("tx-checksum" of the netdev's xsk-features).
+    pub driver_csum: bool,
     /// The threads that poll run the driver's receiving too, where its interrupts would: of use with
     /// `napi_defer_hard_irqs` and `gro_flush_timeout` of the netdev, and Linux 5.11.
     pub busy_poll: bool,
@@ -105,6 +114,8 @@ impl Config {
             tx_size: 2048,
             mtu: 1500,
             csum_repair: None,
+            tx_csum: false,
+            driver_csum: false,
             busy_poll: false,
             long_frames: true,
             gro: false,
@@ -140,6 +151,10 @@ impl XdpPort {
                     for (mode, e) in refused {
                         let (name, mode) = (&config.name, mode.name());
                         tracing::info!("{name}: xdp-mode {mode} is not to be had: {e}");
+                    }
+                    if config.tx_csum && !port.leaves_checksums() {
+                        let name = &config.name;
+                        tracing::info!("{name}: checksums are completed in software: {NO_TX_CSUM}");
                     }
                     return Ok(port);
                 }
@@ -179,6 +194,11 @@ impl XdpPort {
     /// Whether checksums are recognised that senders have left to be done.
     pub fn repairs_checksums(&self) -> bool {
         self.queues.iter().all(|q| q.repair)
+    }
+
+    /// Whether checksums are left to the kernel.
+    pub fn leaves_checksums(&self) -> bool {
+        self.queues.iter().all(|q| q.metadata > 0)
     }
 
     /// Whether polling runs the driver's receiving.

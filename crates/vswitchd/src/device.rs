@@ -83,7 +83,17 @@ impl Opened {
                 link = Some(found);
                 Device::Netdev(Arc::new(netdev))
             }
-            What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro, busy_poll } => {
+            What::Xdp {
+                netdev,
+                mode,
+                queues,
+                rx_size,
+                tx_size,
+                csum_repair,
+                tx_csum,
+                gro,
+                busy_poll,
+            } => {
                 let found = links.find(netdev);
                 let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
                 if let Some(queues) = queues {
@@ -99,6 +109,10 @@ impl Opened {
                     mtu: found.mtu,
                     long_frames: true,
                     csum_repair: *csum_repair,
+                    tx_csum: *tx_csum,
+                    // Who cannot say it cannot do it.
+                    driver_csum: *tx_csum
+                        && port_kernel::xsk_tx_checksum(found.index).unwrap_or(false),
                     gro: *gro,
                     busy_poll: *busy_poll,
                 };
@@ -381,6 +395,7 @@ impl Opened {
                 map.insert("xdp-mode".to_owned(), port.mode().name().to_owned());
                 map.insert("max_mtu".to_owned(), port.mtu_limit().to_string());
                 map.insert("xdp-busy-poll".to_owned(), port.busy_polls().to_string());
+                map.insert("xdp-tx-csum".to_owned(), port.leaves_checksums().to_string());
                 map.insert("rx-csum-repair".to_owned(), port.repairs_checksums().to_string());
                 if let Some(queues) = self.link().and_then(|l| port_kernel::queues(&l.name).ok()) {
                     map.insert("netdev_rxq".to_owned(), queues.rx.to_string());
