@@ -146,7 +146,7 @@ impl XdpPort {
         let wanted = config.mode.as_ref().map_or(&all[..], std::slice::from_ref);
         let mut refused: Vec<(Mode, Error)> = Vec::new();
         for &mode in wanted {
-            match XdpPort::try_mode(config, mode) {
+            match XdpPort::try_mode(config, mode, !refused.is_empty()) {
                 Ok(port) => {
                     for (mode, e) in refused {
                         let (name, mode) = (&config.name, mode.name());
@@ -159,7 +159,9 @@ impl XdpPort {
                     return Ok(port);
                 }
                 // No other mode helps against that.
-                Err(e) if e.kind() == ErrorKind::ResourceBusy => return Err(e),
+                Err(e) if matches!(e.kind(), ErrorKind::ResourceBusy | ErrorKind::OutOfMemory) => {
+                    return Err(e);
+                }
                 Err(e) => refused.push((mode, e)),
             }
         }
@@ -168,13 +170,16 @@ impl XdpPort {
         Err(named(last.1, &format!("xdp-mode {}", last.0.name())))
     }
 
-    fn try_mode(config: &Config, mode: Mode) -> Result<XdpPort> {
+    /// Opens all queues in one mode. After another was tried the kernel may not have freed the memory of that yet.
+    fn try_mode(config: &Config, mode: Mode, after_another: bool) -> Result<XdpPort> {
         let attach =
             || Program::attach(config.index, config.queues as u32, mode, config.long_frames);
-        let program = until_free(PROGRAM_LIMIT, attach)?;
+        let (busy, memory) = (ErrorKind::ResourceBusy, ErrorKind::OutOfMemory);
+        let passing = if after_another { &[busy, memory][..] } else { &[busy] };
+        let program = until_free(PROGRAM_LIMIT, passing, attach)?;
         let mut queues = Vec::new();
         for number in 0..config.queues as u32 {
-            let queue = until_free(QUEUE_LIMIT, || Queue::open(config, number, mode));
+            let queue = until_free(QUEUE_LIMIT, passing, || Queue::open(config, number, mode));
             let queue = queue.map_err(|e| named(e, &format!("queue {number}")))?;
             program.give(number, queue.socket()).map_err(|e| named(e, "the queue's socket"))?;
             queues.push(queue);
@@ -238,12 +243,16 @@ impl XdpPort {
     }
 }
 
-/// Tries again while the kernel has not let go of what was there before.
-fn until_free<T>(limit: Duration, mut open: impl FnMut() -> Result<T>) -> Result<T> {
+/// Tries again while the kernel has not let go of what was there before, which these errors say.
+fn until_free<T>(
+    limit: Duration,
+    passing: &[ErrorKind],
+    mut open: impl FnMut() -> Result<T>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         match open() {
-            Err(e) if e.kind() == ErrorKind::ResourceBusy && start.elapsed() < limit => {
+            Err(e) if passing.contains(&e.kind()) && start.elapsed() < limit => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             done => return done,
@@ -295,5 +304,30 @@ impl Port for XdpPort {
         if let Some(queue) = self.queues.get(queue) {
             queue.wait_over(waker);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many times it is tried if it fails twice.
+    fn tries(fails: ErrorKind, passing: &[ErrorKind], limit: Duration) -> (u32, bool) {
+        let mut tries = 0;
+        let done = until_free(limit, passing, || {
+            tries += 1;
+            if tries > 2 { Ok(()) } else { Err(fails.into()) }
+        });
+        (tries, done.is_ok())
+    }
+
+    #[test]
+    fn what_passes_is_waited_for_and_nothing_else() {
+        let (busy, memory) = (ErrorKind::ResourceBusy, ErrorKind::OutOfMemory);
+        let long = Duration::from_secs(60);
+        assert_eq!(tries(busy, &[busy], long), (3, true));
+        assert_eq!(tries(memory, &[busy, memory], long), (3, true));
+        assert_eq!(tries(memory, &[busy], long), (1, false));
+        assert_eq!(tries(busy, &[busy], Duration::ZERO), (1, false));
     }
 }

@@ -11,7 +11,7 @@ use packet::{BURST, Burst, BurstBuf, DropReason, HEADER_BYTES, Lender, MAX_FRAME
 use port::{Counters, Finished, QueueCounters, Wait, Waker};
 use rustix::fd::OwnedFd;
 use std::cell::UnsafeCell;
-use std::io::Result;
+use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 
@@ -115,7 +115,11 @@ fn register(socket: &OwnedFd, umem: &Umem, metadata: usize) -> Result<()> {
         flags: if metadata > 0 { libc::XDP_UMEM_TX_METADATA_LEN } else { 0 },
         tx_metadata_len: metadata as u32,
     };
-    sys::set(socket, libc::XDP_UMEM_REG, &area)
+    sys::set(socket, libc::XDP_UMEM_REG, &area).map_err(|e| match e.raw_os_error() {
+        // As `mmap` has it.
+        Some(libc::ENOBUFS) => Error::new(ErrorKind::OutOfMemory, e),
+        _ => e,
+    })
 }
 
 impl Queue {

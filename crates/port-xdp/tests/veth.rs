@@ -309,6 +309,23 @@ fn what_cannot_be_opened_says_why() {
     drop(XdpPort::open(&config("xa", a, None, 2)).expect("nothing of all this stays"));
 }
 
+/// Zero-copy is tried first, and its memory is freed only after it was refused: as much again must not be needed.
+#[test]
+fn memory_of_a_mode_that_was_refused_is_waited_for() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let (a, b) = pair();
+    // One queue's frames take 2 MiB. Who may lock as much as it likes, as the other tests, does not care.
+    run(&format!("prlimit --pid {} --memlock=3145728:", std::process::id()));
+    let mut own = capabilities(None).expect("says it");
+    own.effective.remove(CapabilitySet::IPC_LOCK);
+    set_capabilities(None, own).expect("gives it up");
+    let small = |name, index| Config { rx_size: 64, tx_size: 64, ..config(name, index, None, 1) };
+    let one = XdpPort::open(&small("xa", a)).expect("opens at once");
+    assert_eq!(one.mode(), Mode::Native);
+    let error = XdpPort::open(&small("xb", b)).err().expect("there is no more").to_string();
+    assert!(error.contains("cannot be locked in memory"), "{error}");
+}
+
 #[test]
 fn who_waits_is_told() {
     let (a, b) = pair();
