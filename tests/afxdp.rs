@@ -9,7 +9,7 @@ use lab::netns::{Namespace, on_host};
 use lab::process;
 use lab::switch::{BIN_DIR_VARIABLE, Kind, Switch};
 use lab::testpmd::Testpmd;
-use lab::{alone, wait};
+use lab::{alone, guest, wait};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -207,4 +207,84 @@ fn checksums_are_left_to_the_kernel_where_that_is_asked_for() -> Result<()> {
     let completed = transfer()?;
     ensure!(completed == 0, "{completed} in software");
     switch.check_alive()
+}
+
+/// A guest is the host here, for virtio-net is a NIC that spreads what it receives by a table (RSS).
+#[test]
+fn a_nic_spreads_what_it_receives_among_the_queues_that_are_polled() -> Result<()> {
+    let _alone = alone();
+    let wire = Namespace::new()?;
+    wire.run("ip tuntap add t0 mode tap vnet_hdr multi_queue")?;
+    wire.run("ip link set t0 up")?;
+    let dir = tempfile::TempDir::new()?;
+    let programs = ["vswitchd", "vswitchctl"].map(|name| stripped(name, dir.path()));
+    let programs = programs.into_iter().collect::<Result<_>>()?;
+    let options = guest::Options { queues: 2, properties: "rss=on,hash=on", programs };
+    let mut host = guest::Guest::start_on_tap(1, &wire, "t0", &options)?;
+    host.wait_booted()?;
+    let ctl = |arguments: &str| format!("vswitchctl --rundir /run {arguments}");
+    let status = |text: &str| {
+        let get = ctl("get Interface eth0 status");
+        format!("until {get} | grep '{text}'; do sleep 0.1; done")
+    };
+    let options = "options:n_rxq_desc=64 options:n_txq_desc=64";
+    let add = |host: &mut guest::Guest, queues| {
+        let add = "add-port br0 eth0 -- set Interface eth0 type=afxdp";
+        host.run(&ctl(&format!("{add} {options} options:n_rxq={queues}")))?;
+        let told = format!("128 entries of {queues} queues, evenly; toeplitz, 40 bytes of key");
+        host.run(&status(&told))
+    };
+    host.run("ip link set eth0 up && mkdir -p /run && vswitchd --rundir /run --detach")?;
+    host.run(&ctl("--no-wait add-br br0"))?;
+
+    // Somebody has it spread three to one.
+    host.run("ethtool -L eth0 combined 2 && ethtool -X eth0 weight 3 1")?;
+    ensure!(named(&mut host)? == [96, 32], "as it was set");
+    add(&mut host, 2)?;
+    ensure!(named(&mut host)? == [64, 64], "evenly");
+    host.run(&ctl("del-port eth0"))?;
+    host.run("until ethtool -x eth0 | grep '96:.*1  *1  *1'; do sleep 0.1; done")?;
+    ensure!(named(&mut host)? == [96, 32], "put back");
+
+    // Linux alone does not give one queue while that table names two.
+    let refused = host.try_run("ethtool -L eth0 combined 1")?;
+    ensure!(refused.0 != 0, "{}", refused.1);
+    add(&mut host, 1)?;
+    ensure!(named(&mut host)? == [128], "none for a queue that is not polled");
+    host.run("ethtool -l eth0 | grep -A5 Current | grep 'Combined:.*1'")?;
+    // What was there before names a queue too many now, so it is the driver's own.
+    host.run(&ctl("del-port eth0"))?;
+    host.run("until ethtool -L eth0 combined 2; do sleep 0.1; done")?;
+    add(&mut host, 2)?;
+    ensure!(named(&mut host)? == [64, 64]);
+    host.run(&ctl("list Interface eth0 | grep 'error *: \\[\\]'")).map(drop)
+}
+
+/// How many entries of the table name each queue.
+fn named(host: &mut guest::Guest) -> Result<Vec<usize>> {
+    let shown = host.run("ethtool -x eth0")?;
+    let mut counts = Vec::new();
+    for line in shown.lines().take_while(|l| !l.contains("key")) {
+        let Some((_, queues)) = line.split_once(": ").filter(|l| l.0.trim().parse::<u32>().is_ok())
+        else {
+            continue;
+        };
+        for queue in queues.split_whitespace() {
+            let queue: usize = queue.parse()?;
+            counts.resize(counts.len().max(queue + 1), 0);
+            counts[queue] += 1;
+        }
+    }
+    Ok(counts)
+}
+
+/// A program of this build without what only debuggers read.
+fn stripped(name: &str, into: &std::path::Path) -> Result<std::path::PathBuf> {
+    let directory = match std::env::var_os(BIN_DIR_VARIABLE) {
+        Some(directory) => directory.into(),
+        None => std::env::current_exe()?.ancestors().nth(2).unwrap_or("".as_ref()).to_owned(),
+    };
+    let out = into.join(name);
+    process::output(process::command("strip").arg("-o").arg(&out).arg(directory.join(name)))?;
+    Ok(out)
 }

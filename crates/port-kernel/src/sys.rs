@@ -109,10 +109,12 @@ const GET_CHANNELS: u32 = 0x3c;
 const SET_CHANNELS: u32 = 0x3d;
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 
-fn ask_channels(name: &str, channels: &mut Channels) -> Result<()> {
+/// Asks a netdev's driver something. What `argument` begins with says what, and how much of it the kernel reads and
+/// writes, all of it at most.
+pub(crate) fn ethtool<T: ?Sized>(name: &str, argument: &mut T) -> Result<()> {
     let mut r = request(name)?;
-    r.ifr_ifru.ifru_data = std::ptr::from_mut(channels).cast();
-    // The kernel reads and writes `channels` while the call lasts.
+    r.ifr_ifru.ifru_data = std::ptr::from_mut(argument).cast();
+    // The argument is borrowed while the call lasts.
     ioctl(control()?, SIOCETHTOOL, &mut r)
 }
 
@@ -122,7 +124,7 @@ fn ask_channels(name: &str, channels: &mut Channels) -> Result<()> {
 /// The kernel's; not every driver says them.
 pub fn queues(name: &str) -> Result<Queues> {
     let mut c = Channels { command: GET_CHANNELS, ..Channels::default() };
-    ask_channels(name, &mut c)?;
+    ethtool(name, &mut c)?;
     Ok(Queues {
         rx: c.rx + c.combined,
         rx_max: c.max_rx.max(c.max_combined),
@@ -137,10 +139,10 @@ pub fn queues(name: &str) -> Result<Queues> {
 /// The kernel's.
 pub fn set_queues(name: &str, count: u32) -> Result<()> {
     let mut c = Channels { command: GET_CHANNELS, ..Channels::default() };
-    ask_channels(name, &mut c)?;
+    ethtool(name, &mut c)?;
     c.command = SET_CHANNELS;
     (c.rx, c.tx, c.combined) = if c.max_combined > 0 { (0, 0, count) } else { (count, count, 0) };
-    ask_channels(name, &mut c)
+    ethtool(name, &mut c)
 }
 
 /// Sets the Ethernet address of a netdev.

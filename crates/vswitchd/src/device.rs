@@ -1,6 +1,7 @@
 //! Open interfaces of all types, and what is told of them. The only place that knows the port drivers.
 
 use crate::interface::{MTU_DEFAULT, Spec, What};
+use crate::queues;
 use flow::{DpPort, Mac};
 use packet::Abilities;
 use pipeline::{OfPort, PatchCounts, Pipeline, PortConfig};
@@ -29,6 +30,8 @@ pub(crate) struct Opened {
     links: Arc<Links>,
     /// The netdev's index; 0 for none.
     index: u32,
+    /// What is put back when it is closed.
+    before: queues::Before,
 }
 
 /// What an interface's row says of its link.
@@ -55,7 +58,7 @@ impl Opened {
         links: &Arc<Links>,
         on_change: Box<dyn Fn() + Send + Sync>,
     ) -> Result<Opened, String> {
-        let mut link = None;
+        let (mut link, before) = (None, queues::Before::default());
         let device = match &spec.what {
             What::Vhost { mode, path } => {
                 let (name, path) = (name.to_owned(), path.clone());
@@ -97,7 +100,7 @@ impl Opened {
                 let found = links.find(netdev);
                 let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
                 if let Some(queues) = queues {
-                    follow_queues(netdev, *queues)?;
+                    before.take(netdev, *queues as u32).inspect_err(|_| before.put_back(netdev))?;
                 }
                 let config = port_xdp::Config {
                     name: name.to_owned(),
@@ -116,14 +119,17 @@ impl Opened {
                     gro: *gro,
                     busy_poll: *busy_poll,
                 };
-                let port = XdpPort::open(&config).map_err(|e| format!("cannot open: {e}"))?;
+                let port = XdpPort::open(&config).map_err(|e| {
+                    before.put_back(netdev);
+                    format!("cannot open: {e}")
+                })?;
                 link = Some(found);
                 Device::Xdp(Arc::new(port))
             }
             What::Patch { .. } => Device::Patch(OnceLock::new()),
         };
         let index = link.map_or(0, |l| l.index);
-        let opened = Opened { spec, device, links: links.clone(), index };
+        let opened = Opened { spec, device, links: links.clone(), index, before };
         opened.follow_link();
         Ok(opened)
     }
@@ -258,7 +264,7 @@ impl Opened {
     /// A line for the row's `error` column.
     pub(crate) fn keep_queues(&self) -> Result<(), String> {
         let Some((netdev, asked)) = self.asked_queues() else { return Ok(()) };
-        follow_queues(&netdev, asked)
+        self.before.take(&netdev, asked as u32)
     }
 
     /// Changes what guests are offered that come from now on, and what the host may leave to do in frames.
@@ -329,6 +335,9 @@ impl Opened {
     /// Ends the interface. PMD threads may still hold the port, and find it without queues; a device of
     /// our own goes with the last reference.
     pub(crate) fn close(&self) {
+        if let Some(link) = self.link() {
+            self.before.put_back(&link.name);
+        }
         if let Device::Vhost(port) = &self.device {
             port.close();
         }
@@ -401,6 +410,9 @@ impl Opened {
                     map.insert("netdev_rxq".to_owned(), queues.rx.to_string());
                     map.insert("netdev_max_rxq".to_owned(), queues.rx_max.to_string());
                 }
+                if let Some(rss) = self.link().and_then(|l| port_kernel::rss(&l.name).ok()) {
+                    map.insert("rss".to_owned(), queues::told(&rss));
+                }
                 map.insert("use-need-wakeup".to_owned(), "true".to_owned());
                 map.insert("huge-pages".to_owned(), port.huge_pages().to_string());
                 map.insert("driver_name".to_owned(), self.driver_name())
@@ -463,27 +475,6 @@ impl Opened {
         }
         map
     }
-}
-
-/// Makes a netdev have as many queues as are asked for. One that says nothing of its queues has those it has.
-fn follow_queues(netdev: &str, asked: usize) -> Result<(), String> {
-    let Ok(now) = port_kernel::queues(netdev) else { return Ok(()) };
-    let (asked, most) = (asked as u32, now.rx_max.min(now.tx_max));
-    if asked > most {
-        return Err(format!(
-            "options:n_rxq={asked}, and {netdev} can have {most} receive and transmit queues at most"
-        ));
-    }
-    if now.rx == asked && now.tx == asked {
-        return Ok(());
-    }
-    tracing::info!(
-        "{netdev} gets {asked} queues: it has {} to receive, {} to send",
-        now.rx,
-        now.tx
-    );
-    let set = port_kernel::set_queues(netdev, asked);
-    set.map_err(|e| format!("{netdev} does not take options:n_rxq={asked} (ethtool -L): {e}"))
 }
 
 /// What the host may leave to do in frames that it sends. ECN and UDP are part of all.
