@@ -159,6 +159,9 @@ pub fn set_mac(name: &str, mac: [u8; 6]) -> Result<()> {
     ioctl(control()?, libc::SIOCSIFHWADDR, &mut r)
 }
 
+/// Opens the namespace that a tap is in (linux/if_tun.h).
+const TUNGETDEVNETNS: libc::Ioctl = 0x54e3;
+
 /// Opens one queue of a tap device, which is made if there is none; it goes with its last queue.
 pub(crate) fn open_tap(name: &str) -> Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags, open};
@@ -192,6 +195,22 @@ pub(crate) fn tap_mac(tap: &OwnedFd) -> Option<[u8; 6]> {
     // SAFETY: the ioctl has written an address, and any bytes are one.
     let data = unsafe { r.ifr_ifru.ifru_hwaddr.sa_data };
     Some([0, 1, 2, 3, 4, 5].map(|i: usize| data[i].cast_unsigned()))
+}
+
+/// The namespace that a tap is in now, and its name there (Linux 5.3).
+pub(crate) fn tap_place(tap: &OwnedFd) -> Result<(OwnedFd, String)> {
+    // SAFETY: no argument is looked at.
+    let raw = unsafe { libc::ioctl(tap.as_raw_fd(), TUNGETDEVNETNS) };
+    if raw < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the kernel gave it just now, and nobody else has it.
+    let namespace = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: zeros are a value, see `request`.
+    let mut r: libc::ifreq = unsafe { std::mem::zeroed() };
+    ioctl(tap, libc::TUNGETIFF, &mut r)?;
+    let name = r.ifr_name.iter().map(|c| c.cast_unsigned()).take_while(|&c| c != 0).collect();
+    Ok((namespace, String::from_utf8(name).map_err(Error::other)?))
 }
 
 fn set_option<T>(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: T) -> Result<()> {

@@ -11,6 +11,7 @@ use port_vhost::{Config, Mode, Offers, VhostPort};
 use port_xdp::XdpPort;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 /// The driver's part.
@@ -28,8 +29,8 @@ pub(crate) struct Opened {
     pub(crate) spec: Spec,
     device: Device,
     links: Arc<Links>,
-    /// The netdev's index; 0 for none.
-    index: u32,
+    /// The netdev's index here, as it is or was last; 0 for none.
+    index: AtomicU32,
     /// What is put back when it is closed.
     before: queues::Before,
 }
@@ -128,7 +129,7 @@ impl Opened {
             }
             What::Patch { .. } => Device::Patch(OnceLock::new()),
         };
-        let index = link.map_or(0, |l| l.index);
+        let index = AtomicU32::new(link.map_or(0, |l| l.index));
         let opened = Opened { spec, device, links: links.clone(), index, before };
         opened.follow_link();
         Ok(opened)
@@ -200,12 +201,14 @@ impl Opened {
 
     /// What the kernel says of the netdev.
     fn link(&self) -> Option<Link> {
-        self.links.by_index(self.index).filter(|_| self.index > 0)
+        let index = self.index.load(Relaxed);
+        let is_other = matches!(self.device, Device::Tap(_)) && self.links.is_away(index);
+        self.links.by_index(index).filter(|_| !is_other)
     }
 
     /// The same wherever the netdev is now, as far as is known.
     fn link_anywhere(&self) -> Option<Link> {
-        self.link().or_else(|| self.links.away(self.index))
+        self.link().or_else(|| self.links.away(self.index.load(Relaxed)))
     }
 
     /// True if what it was opened from is there no more. A device of our own lives as long as it is open,
@@ -220,6 +223,11 @@ impl Opened {
 
     /// Has frames limited to the MTU that the netdev has now, and none sent to a device that is down.
     pub(crate) fn follow_link(&self) {
+        if let (Device::Tap(port), None) = (&self.device, self.link_anywhere())
+            && let Ok(index) = self.links.search(port, self.index.load(Relaxed))
+        {
+            self.index.store(index, Relaxed);
+        }
         match (&self.device, self.link_anywhere()) {
             (Device::Tap(port), Some(link)) => {
                 port.set_mtu(link.mtu);
@@ -365,7 +373,7 @@ impl Opened {
                 ifindex: Some(l.index),
                 resets: l.resets,
             },
-            // It has moved on from one namespace to another, where only its frames tell of it.
+            // It cannot be seen where it is.
             None => State { mtu, mac: Mac(mac.unwrap_or_default()), ..none.clone() },
         };
         match &self.device {
