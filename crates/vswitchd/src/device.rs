@@ -100,8 +100,11 @@ impl Opened {
             } => {
                 let found = links.find(netdev);
                 let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
-                if let Some(queues) = queues {
-                    before.take(netdev, *queues as u32).inspect_err(|_| before.put_back(netdev))?;
+                match queues {
+                    Some(queues) => before
+                        .take(netdev, *queues as u32)
+                        .inspect_err(|_| before.put_back(netdev))?,
+                    None => queues::tell_unpolled(netdev),
                 }
                 let config = port_xdp::Config {
                     name: name.to_owned(),

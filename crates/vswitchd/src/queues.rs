@@ -63,6 +63,19 @@ fn spread(netdev: &str, now: &Rss, queues: u32) -> bool {
     true
 }
 
+/// Logs that a netdev of which one queue is polled, since no row asks for more, has others.
+pub(crate) fn tell_unpolled(netdev: &str) {
+    if let Ok(now) = port_kernel::queues(netdev)
+        && now.rx > 1
+    {
+        tracing::warn!(
+            "{netdev} has {} receive queues, and one is polled: what others receive goes to the host; options:n_rxq \
+             says how many it is to have, and all are polled",
+            now.rx
+        );
+    }
+}
+
 /// Makes a netdev have as many queues as are asked for.
 fn follow_count(netdev: &str, asked: u32) -> Result<(), String> {
     let Ok(now) = port_kernel::queues(netdev) else { return Ok(()) };
