@@ -9,7 +9,7 @@ use lab::netns::{Namespace, on_host};
 use lab::process;
 use lab::switch::{BIN_DIR_VARIABLE, Kind, Switch};
 use lab::testpmd::Testpmd;
-use lab::{alone, wait};
+use lab::{alone, guest, wait};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -136,7 +136,13 @@ fn the_netdev_keeps_the_queues_that_are_asked_for() -> Result<()> {
     switch.add_bridge("br0")?;
     let far = Namespace::new()?;
     quiet_wire(&switch, "xe0", &far)?;
-    add_port(&switch, "xe0", &["type=afxdp", "options:n_rxq=1"])?;
+    on_host(&switch, "ethtool -L xe0 rx 2 tx 2")?;
+    far.run("ethtool -L xe0p rx 2 tx 2")?;
+    add_port(&switch, "xe0", &["type=afxdp"])?;
+    wait_column(&switch, "xe0", "status", "netdev_rxq=\"2\"")?;
+    let log = switch.daemon().log_from(0)?;
+    ensure!(log.contains("xe0 has 2 receive queues, and one is polled"), "{log}");
+    switch.ctl(&["--no-wait", "set", "Interface", "xe0", "options:n_rxq=1"])?;
     wait_column(&switch, "xe0", "status", "netdev_rxq=\"1\"")?;
     far.run("ethtool -L xe0p rx 2 tx 1")?;
     on_host(&switch, "ethtool -L xe0 rx 2 tx 2")?;
@@ -170,4 +176,123 @@ fn busy_polling_forwards_and_is_shown() -> Result<()> {
     on_host(&switch, "ip link set br0 up")?;
     far.run("ping -c 3 -i 0.1 -W 2 10.1.0.1")?;
     switch.check_alive()
+}
+
+/// A host's TCP, whose checksums are left to be done, ends at another host's stack with none of them completed in software.
+#[test]
+fn checksums_are_left_to_the_kernel_where_that_is_asked_for() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    quiet_wire(&switch, "xe0", &far)?;
+    far.run("ip addr add 10.1.0.2/24 dev xe0p")?;
+    add_port(&switch, "xe0", &["type=afxdp"])?;
+    wait_column(&switch, "xe0", "status", "xdp-tx-csum=\"false\"")?;
+    on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
+    on_host(&switch, "ip link set br0 up")?;
+    let mut server = far.start("iperf3 -s --forceflush", &switch.rundir().join("iperf.log"))?;
+    server.wait_log("listening", LIMIT, 0, |t| t.contains("listening").then_some(()))?;
+    let set = |value: &str| switch.ctl(&["--no-wait", "set", "Interface", "xe0", value]);
+    set("options:xdp-tx-csum=perhaps")?;
+    wait_column(&switch, "xe0", "error", "neither true nor false")?;
+    set("options:xdp-tx-csum=true")?;
+    wait_healthy(&switch, "xe0")?;
+    wait_column(&switch, "xe0", "status", "xdp-tx-csum=\"true\"")?;
+    // Its last megabytes may be lost when it ends.
+    on_host(&switch, "iperf3 -n 32M -c 10.1.0.2")?;
+    let counted = wait::until("most bytes to be counted", LIMIT, || {
+        let statistics = switch.statistics("xe0")?;
+        let most = statistics.get("tx_bytes") >= Some(&(16 << 20));
+        Ok(most.then_some(statistics))
+    })?;
+    ensure!(counted.get("tx_sw_checksums") == Some(&0), "{counted:?}");
+    switch.check_alive()
+}
+
+/// A guest is the host here, for virtio-net is a NIC that spreads what it receives by a table (RSS).
+#[test]
+fn a_nic_spreads_what_it_receives_among_the_queues_that_are_polled() -> Result<()> {
+    let _alone = alone();
+    let wire = Namespace::new()?;
+    wire.run("ip tuntap add t0 mode tap vnet_hdr multi_queue")?;
+    wire.run("ip link set t0 up")?;
+    let dir = tempfile::TempDir::new()?;
+    let programs = ["vswitchd", "vswitchctl"].map(|name| stripped(name, dir.path()));
+    let programs = programs.into_iter().collect::<Result<_>>()?;
+    let options = guest::Options { queues: 2, properties: "rss=on,hash=on", programs };
+    let mut host = guest::Guest::start_on_tap(1, &wire, "t0", &options)?;
+    host.wait_booted()?;
+    let ctl = |arguments: &str| format!("vswitchctl --rundir /run {arguments}");
+    let status = |text: &str| {
+        let get = ctl("get Interface eth0 status");
+        format!("until {get} | grep '{text}'; do sleep 0.1; done")
+    };
+    let options = "options:n_rxq_desc=64 options:n_txq_desc=64 options:xdp-tx-csum=true";
+    let add = |host: &mut guest::Guest, queues| {
+        let add = "add-port br0 eth0 -- set Interface eth0 type=afxdp";
+        host.run(&ctl(&format!("{add} {options} options:n_rxq={queues}")))?;
+        let told = format!("128 entries of {queues} queues, evenly; toeplitz, 40 bytes of key");
+        host.run(&status(&told))
+    };
+    host.run("ip link set eth0 up && mkdir -p /run && vswitchd --rundir /run --log-file /run/log --detach")?;
+    host.run(&ctl("--no-wait add-br br0"))?;
+
+    // Somebody has it spread three to one.
+    host.run("ethtool -L eth0 combined 2 && ethtool -X eth0 weight 3 1")?;
+    ensure!(named(&mut host)? == [96, 32], "as it was set");
+    add(&mut host, 2)?;
+    ensure!(named(&mut host)? == [64, 64], "evenly");
+    // Older kernels complete no checksums for AF_XDP, so that is done in software, and told.
+    let release = host.run("uname -r")?;
+    let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    let by_kernel = (numbers.next(), numbers.next()) >= (Some(6), Some(8));
+    host.run(&status(&format!("xdp-tx-csum=\"{by_kernel}\"")))?;
+    let told = host.run("grep -c 'eth0: checksums are completed in software' /run/log || true")?;
+    ensure!(told == if by_kernel { "0" } else { "1" }, "{release}: {told}");
+    host.run(&ctl("del-port eth0"))?;
+    host.run("until ethtool -x eth0 | grep '96:.*1  *1  *1'; do sleep 0.1; done")?;
+    ensure!(named(&mut host)? == [96, 32], "put back");
+
+    // Linux alone does not give one queue while that table names two.
+    let refused = host.try_run("ethtool -L eth0 combined 1")?;
+    ensure!(refused.0 != 0, "{}", refused.1);
+    add(&mut host, 1)?;
+    ensure!(named(&mut host)? == [128], "none for a queue that is not polled");
+    host.run("ethtool -l eth0 | grep -A5 Current | grep 'Combined:.*1'")?;
+    // What was there before names a queue too many now, so it is the driver's own.
+    host.run(&ctl("del-port eth0"))?;
+    host.run("until ethtool -L eth0 combined 2; do sleep 0.1; done")?;
+    add(&mut host, 2)?;
+    ensure!(named(&mut host)? == [64, 64]);
+    host.run(&ctl("list Interface eth0 | grep 'error *: \\[\\]'")).map(drop)
+}
+
+/// How many entries of the table name each queue.
+fn named(host: &mut guest::Guest) -> Result<Vec<usize>> {
+    let shown = host.run("ethtool -x eth0")?;
+    let mut counts = Vec::new();
+    for line in shown.lines().take_while(|l| !l.contains("key")) {
+        let Some((_, queues)) = line.split_once(": ").filter(|l| l.0.trim().parse::<u32>().is_ok())
+        else {
+            continue;
+        };
+        for queue in queues.split_whitespace() {
+            let queue: usize = queue.parse()?;
+            counts.resize(counts.len().max(queue + 1), 0);
+            counts[queue] += 1;
+        }
+    }
+    Ok(counts)
+}
+
+/// A program of this build without what only debuggers read.
+fn stripped(name: &str, into: &std::path::Path) -> Result<std::path::PathBuf> {
+    let directory = match std::env::var_os(BIN_DIR_VARIABLE) {
+        Some(directory) => directory.into(),
+        None => std::env::current_exe()?.ancestors().nth(2).unwrap_or("".as_ref()).to_owned(),
+    };
+    let out = into.join(name);
+    process::output(process::command("strip").arg("-o").arg(&out).arg(directory.join(name)))?;
+    Ok(out)
 }

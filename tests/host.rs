@@ -115,6 +115,7 @@ fn devices_are_followed_into_other_namespaces() -> Result<()> {
     add_port(&switch, "int0", &["type=internal"])?;
     on_host(&switch, "ip link set int0 up")?;
     wait_column(&switch, "int0", "link_state", "up")?;
+    let index = switch.interface("int0", "ifindex")?;
     on_host(&switch, &format!("ip link set int0 netns {}", far.pid()))?;
     let steps = [
         // It arrives down.
@@ -142,6 +143,30 @@ fn devices_are_followed_into_other_namespaces() -> Result<()> {
     on_host(&switch, "ip link set int0 up")?;
     wait_column(&switch, "int0", "link_state", "up")?;
     ensure!(!switch.interface("int0", "status")?.contains("namespace"), "it is back");
+    // Away again, on to a third namespace under another name, to a fourth, and back, where its number is somebody's now.
+    let others = [Namespace::new()?, Namespace::new()?];
+    let mut at = &far;
+    on_host(&switch, &format!("ip link set int0 netns {}", far.pid()))?;
+    for (round, to) in others.iter().enumerate() {
+        wait_column(&switch, "int0", "link_state", "down")?;
+        at.run("ip link set int0 up")?;
+        wait_column(&switch, "int0", "link_state", "up")?;
+        at.run(&format!("ip link set int0 netns {}", to.pid()))?;
+        let took = wait_column(&switch, "int0", "admin_state", "down")?;
+        println!("move {round}: in the database after {took:?}");
+        let mtu = 1400 + round;
+        to.run(&format!("ip link set int0 up mtu {mtu}"))?;
+        wait_column(&switch, "int0", "mtu", &mtu.to_string())?;
+        wait_column(&switch, "int0", "link_state", "up")?;
+        to.run("ip link set int0 down")?;
+        at = to;
+    }
+    wait_column(&switch, "int0", "link_state", "down")?;
+    on_host(&switch, &format!("ip link add other index {index} type veth peer name otherp"))?;
+    at.run(&format!("ip link set int0 netns {pid}"))?;
+    on_host(&switch, "ip link set int0 up mtu 1450")?;
+    wait_column(&switch, "int0", "mtu", "1450")?;
+    ensure!(switch.interface("int0", "ifindex")? != index);
     give(&switch, "int0", &far, "10.1.0.2")?;
     on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
     on_host(&switch, "ip link set br0 up")?;

@@ -56,7 +56,8 @@ impl Guest {
         Guest::start_as(number, command, vhost_user(port, options), options)
     }
 
-    /// The same on a tap of a namespace, made with `vnet_hdr`, that QEMU itself reads and writes.
+    /// The same on a tap of a namespace, made with `vnet_hdr`, and `multi_queue` for several queues, that QEMU itself reads
+    /// and writes.
     pub fn start_on_tap(
         number: u8,
         namespace: &Namespace,
@@ -65,7 +66,10 @@ impl Guest {
     ) -> Result<Guest> {
         let mut command = process::command("nsenter");
         command.args(["-t", &namespace.pid().to_string(), "-n", "--", "qemu-system-x86_64"]);
-        let netdev = format!("-netdev tap,id=n0,ifname={tap},script=no,downscript=no,vhost=off");
+        let queues = options.queues.max(1);
+        let netdev = format!(
+            "-netdev tap,id=n0,ifname={tap},script=no,downscript=no,vhost=off,queues={queues}"
+        );
         Guest::start_as(number, command, vec![netdev], options)
     }
 

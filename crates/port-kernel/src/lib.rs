@@ -10,15 +10,19 @@
 //! `unsafe` is in [`sys`] (system calls without a safe wrapper), [`receive`] and [`send`] (buffers that are
 //! lent, memory of guests that the kernel copies from).
 
+mod features;
 mod links;
 mod netdev;
 mod receive;
+mod rss;
 mod send;
 mod sys;
 mod tap;
 
+pub use features::xsk_tx_checksum;
 pub use links::{Link, Links};
 pub use netdev::NetdevPort;
+pub use rss::{Rss, rss, set_rss_table, spread_rss};
 pub use sys::{Queues, check_name, queues, set_mac, set_mtu, set_queues, set_up};
 pub use tap::TapPort;
 

@@ -1,14 +1,16 @@
 //! What the kernel says of netdevs, followed through rtnetlink(7).
 
-use crate::sys;
+use crate::{TapPort, sys};
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::fd::{AsRawFd, OwnedFd};
 use std::collections::BTreeMap;
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::warn;
 
@@ -52,8 +54,8 @@ struct Table {
     away: BTreeMap<u32, Away>,
 }
 
-/// A netdev in another namespace. Events come from there too, as long as it stays in the namespace that it
-/// moved to first: what another namespace calls a third one says nothing here.
+/// A netdev in another namespace. Events come from there too. Only of what moves on to a third one they say no more than
+/// that it has gone, for what another namespace calls a third says nothing here: it has to be searched for.
 struct Away {
     /// The kernel's number for that namespace, in this one.
     namespace: i32,
@@ -124,6 +126,11 @@ impl Links {
         self.table().away.get(&index)?.link.clone()
     }
 
+    /// Whether the netdev that had this index here last is in another namespace. Another may have the index here.
+    pub fn is_away(&self, index: u32) -> bool {
+        self.table().away.contains_key(&index)
+    }
+
     /// The netdev with this name, asked for now.
     pub fn find(&self, name: &str) -> Option<Link> {
         self.ask(Some(name)).ok()?;
@@ -136,7 +143,8 @@ impl Links {
         let mut table = self.table();
         let mut message = LinkMessage::default();
         message.attributes.extend(name.map(|name| LinkAttribute::IfName(name.to_owned())));
-        let socket = request(message, name.is_none())?;
+        let flags = if name.is_none() { NLM_F_DUMP } else { 0 };
+        let socket = request(RouteNetlinkMessage::GetLink(message), flags)?;
         let mut heard = Vec::new();
         let mut over = false;
         while !over {
@@ -160,24 +168,81 @@ impl Links {
         for away in table.away.values_mut() {
             let mut message = LinkMessage::default();
             message.header.index = away.index;
-            message.attributes.push(LinkAttribute::IfNetnsId(away.namespace));
-            let answer = request(message, false).and_then(|socket| socket.recv_from_full());
-            let mut found = None;
-            each(answer.as_ref().map_or(&[], |(bytes, _)| bytes), |payload| {
-                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) = payload {
-                    found = link(&m, away.link.as_ref());
-                }
-            });
-            away.link = found;
+            away.link = ask_there(away.namespace, message, away.link.as_ref());
         }
+    }
+
+    /// Searches for a device of our own that is out of sight, having moved on from one namespace to another, and follows it
+    /// there. `index` is the one that it had here last; returns the one by which it is known from now on, another if it
+    /// came back under that.
+    ///
+    /// # Errors
+    /// The kernel's, or it has moved on meanwhile.
+    pub fn search(&self, device: &TapPort, index: u32) -> Result<u32> {
+        let (namespace, name) = device.place()?;
+        if is_own(&namespace)? {
+            let link = self.find(&name).ok_or(ErrorKind::NotFound)?;
+            self.table().away.remove(&index);
+            return Ok(link.index);
+        }
+        let namespace = number(&namespace)?;
+        // Events from there wait meanwhile.
+        let mut table = self.table();
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name));
+        let link = ask_there(namespace, message, None).ok_or(ErrorKind::NotFound)?;
+        table.away.insert(index, Away { namespace, index: link.index, link: Some(link) });
+        Ok(index)
     }
 }
 
-/// Asks the kernel for a netdev, or for all; the answer comes at the socket.
-fn request(message: LinkMessage, all: bool) -> Result<Socket> {
+/// Whether a namespace is the one that this process is in.
+fn is_own(namespace: &OwnedFd) -> Result<bool> {
+    let (it, own) = (rustix::fs::fstat(namespace)?, rustix::fs::stat("/proc/thread-self/ns/net")?);
+    Ok((it.st_dev, it.st_ino) == (own.st_dev, own.st_ino))
+}
+
+/// The kernel's number for a namespace, in this one; it gets one if it has none, for events come only from those that have.
+fn number(namespace: &OwnedFd) -> Result<i32> {
+    let fd = NsidAttribute::Fd(namespace.as_raw_fd().cast_unsigned());
+    let mut message = NsidMessage::default();
+    message.attributes = vec![fd.clone(), NsidAttribute::Id(-1)];
+    // Refused if it has one.
+    request(RouteNetlinkMessage::NewNsId(message), NLM_F_ACK)?.recv_from_full()?;
+    let mut message = NsidMessage::default();
+    message.attributes.push(fd);
+    let (answer, _) = request(RouteNetlinkMessage::GetNsId(message), 0)?.recv_from_full()?;
+    let mut number = None;
+    each(&answer, |payload| {
+        if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(m)) = payload {
+            number = m.attributes.iter().find_map(|a| match a {
+                NsidAttribute::Id(n) if *n >= 0 => Some(*n),
+                _ => None,
+            });
+        }
+    });
+    number.ok_or_else(|| ErrorKind::NotFound.into())
+}
+
+/// Asks for a netdev of another namespace.
+fn ask_there(namespace: i32, mut which: LinkMessage, before: Option<&Link>) -> Option<Link> {
+    which.attributes.push(LinkAttribute::IfNetnsId(namespace));
+    let socket = request(RouteNetlinkMessage::GetLink(which), 0).ok()?;
+    let (answer, _) = socket.recv_from_full().ok()?;
+    let mut found = None;
+    each(&answer, |payload| {
+        if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) = payload {
+            found = link(&m, before);
+        }
+    });
+    found
+}
+
+/// Asks the kernel something; the answer comes at the socket.
+fn request(message: RouteNetlinkMessage, flags: u16) -> Result<Socket> {
     let mut header = NetlinkHeader::default();
-    header.flags = if all { NLM_F_REQUEST | NLM_F_DUMP } else { NLM_F_REQUEST };
-    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(message));
+    header.flags = NLM_F_REQUEST | flags;
+    let payload = NetlinkPayload::from(message);
     let mut request = NetlinkMessage::new(header, payload);
     request.finalize();
     let mut bytes = vec![0; request.buffer_len()];
@@ -208,8 +273,12 @@ fn take(table: &mut Table, bytes: &[u8], mut heard: impl FnMut(Heard)) {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) => {
             heard(Heard::Link(m.header.index));
             note(&mut table.here, &m);
-            if table.here.contains_key(&m.header.index) {
-                table.away.remove(&m.header.index);
+            // It is back; as long as it is seen elsewhere, another has its index.
+            let index = m.header.index;
+            if table.here.contains_key(&index)
+                && table.away.get(&index).is_some_and(|away| away.link.is_none())
+            {
+                table.away.remove(&index);
             }
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(m)) => {

@@ -109,10 +109,12 @@ const GET_CHANNELS: u32 = 0x3c;
 const SET_CHANNELS: u32 = 0x3d;
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 
-fn ask_channels(name: &str, channels: &mut Channels) -> Result<()> {
+/// Asks a netdev's driver something. What `argument` begins with says what, and how much of it the kernel reads and
+/// writes, all of it at most.
+pub(crate) fn ethtool<T: ?Sized>(name: &str, argument: &mut T) -> Result<()> {
     let mut r = request(name)?;
-    r.ifr_ifru.ifru_data = std::ptr::from_mut(channels).cast();
-    // The kernel reads and writes `channels` while the call lasts.
+    r.ifr_ifru.ifru_data = std::ptr::from_mut(argument).cast();
+    // The argument is borrowed while the call lasts.
     ioctl(control()?, SIOCETHTOOL, &mut r)
 }
 
@@ -122,7 +124,7 @@ fn ask_channels(name: &str, channels: &mut Channels) -> Result<()> {
 /// The kernel's; not every driver says them.
 pub fn queues(name: &str) -> Result<Queues> {
     let mut c = Channels { command: GET_CHANNELS, ..Channels::default() };
-    ask_channels(name, &mut c)?;
+    ethtool(name, &mut c)?;
     Ok(Queues {
         rx: c.rx + c.combined,
         rx_max: c.max_rx.max(c.max_combined),
@@ -137,10 +139,10 @@ pub fn queues(name: &str) -> Result<Queues> {
 /// The kernel's.
 pub fn set_queues(name: &str, count: u32) -> Result<()> {
     let mut c = Channels { command: GET_CHANNELS, ..Channels::default() };
-    ask_channels(name, &mut c)?;
+    ethtool(name, &mut c)?;
     c.command = SET_CHANNELS;
     (c.rx, c.tx, c.combined) = if c.max_combined > 0 { (0, 0, count) } else { (count, count, 0) };
-    ask_channels(name, &mut c)
+    ethtool(name, &mut c)
 }
 
 /// Sets the Ethernet address of a netdev.
@@ -156,6 +158,9 @@ pub fn set_mac(name: &str, mac: [u8; 6]) -> Result<()> {
     r.ifr_ifru.ifru_hwaddr = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: data };
     ioctl(control()?, libc::SIOCSIFHWADDR, &mut r)
 }
+
+/// Opens the namespace that a tap is in (linux/if_tun.h).
+const TUNGETDEVNETNS: libc::Ioctl = 0x54e3;
 
 /// Opens one queue of a tap device, which is made if there is none; it goes with its last queue.
 pub(crate) fn open_tap(name: &str) -> Result<OwnedFd> {
@@ -190,6 +195,22 @@ pub(crate) fn tap_mac(tap: &OwnedFd) -> Option<[u8; 6]> {
     // SAFETY: the ioctl has written an address, and any bytes are one.
     let data = unsafe { r.ifr_ifru.ifru_hwaddr.sa_data };
     Some([0, 1, 2, 3, 4, 5].map(|i: usize| data[i].cast_unsigned()))
+}
+
+/// The namespace that a tap is in now, and its name there (Linux 5.3).
+pub(crate) fn tap_place(tap: &OwnedFd) -> Result<(OwnedFd, String)> {
+    // SAFETY: no argument is looked at.
+    let raw = unsafe { libc::ioctl(tap.as_raw_fd(), TUNGETDEVNETNS) };
+    if raw < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the kernel gave it just now, and nobody else has it.
+    let namespace = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: zeros are a value, see `request`.
+    let mut r: libc::ifreq = unsafe { std::mem::zeroed() };
+    ioctl(tap, libc::TUNGETIFF, &mut r)?;
+    let name = r.ifr_name.iter().map(|c| c.cast_unsigned()).take_while(|&c| c != 0).collect();
+    Ok((namespace, String::from_utf8(name).map_err(Error::other)?))
 }
 
 fn set_option<T>(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: T) -> Result<()> {

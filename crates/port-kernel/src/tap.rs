@@ -77,6 +77,15 @@ impl TapPort {
         sys::tap_mac(&self.queues.first()?.fd)
     }
 
+    /// The namespace that the device is in, and its name there.
+    ///
+    /// # Errors
+    /// The kernel's, before Linux 5.3.
+    pub(crate) fn place(&self) -> std::io::Result<(OwnedFd, String)> {
+        let queue = self.queues.first().ok_or(std::io::ErrorKind::NotFound)?;
+        sys::tap_place(&queue.fd)
+    }
+
     /// The longest IP packet that is sent, in bytes.
     pub fn mtu(&self) -> u32 {
         self.mtu.load(Relaxed)

@@ -6,7 +6,7 @@
 //! queues receive. It is attached by a `bpf_link`, which goes with the process, however that ends.
 //!
 //! Frames are received where they lie and copied once, into whoever gets them; what is sent is copied into a
-//! frame, and finished there: the kernel is asked for no offloads.
+//! frame, and finished there. Only if it is asked for ([`Config::tx_csum`]), checksums are left to the kernel.
 //!
 //! Rings and program are our own, over `libc`: `xsk-rs` needs clang, m4 and libelf to build, leaves its program
 //! attached when the process is killed, and its ring operations are calls into C; `aya` would bring a loader
@@ -41,6 +41,9 @@ const FRAME_OVERHEAD: u32 = 18;
 /// that was killed.
 const QUEUE_LIMIT: Duration = Duration::from_millis(200);
 const PROGRAM_LIMIT: Duration = Duration::from_millis(50);
+
+/// Why the kernel does not complete checksums.
+const NO_TX_CSUM: &str = "the kernel has no AF_XDP metadata (Linux 6.8), or the driver no \"tx-checksum\" with zero-copy";
 
 /// How the kernel hands frames over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,12 @@ pub struct Config {
     /// Whether checksums are recognised that senders on this host have left to be done, and completed for who cannot:
     /// by default where frames are copied, for those of a wire have theirs.
     pub csum_repair: Option<bool>,
+    /// Whether checksums that senders left to be done are left to the kernel and the driver (Linux 6.8) where they can,
+    /// and not completed in software. Not by default: where frames are copied, a device that leaves checksums open for
+    /// its other end, as veth does, does so with these, and an XDP program there sees wrong ones.
+    pub tx_csum: bool,
+    /// Whether the driver completes checksums with zero-copy ("tx-checksum" of the netdev's xsk-features).
+    pub driver_csum: bool,
     /// The threads that poll run the driver's receiving too, where its interrupts would: of use with
     /// `napi_defer_hard_irqs` and `gro_flush_timeout` of the netdev, and Linux 5.11.
     pub busy_poll: bool,
@@ -105,6 +114,8 @@ impl Config {
             tx_size: 2048,
             mtu: 1500,
             csum_repair: None,
+            tx_csum: false,
+            driver_csum: false,
             busy_poll: false,
             long_frames: true,
             gro: false,
@@ -135,16 +146,22 @@ impl XdpPort {
         let wanted = config.mode.as_ref().map_or(&all[..], std::slice::from_ref);
         let mut refused: Vec<(Mode, Error)> = Vec::new();
         for &mode in wanted {
-            match XdpPort::try_mode(config, mode) {
+            match XdpPort::try_mode(config, mode, !refused.is_empty()) {
                 Ok(port) => {
                     for (mode, e) in refused {
                         let (name, mode) = (&config.name, mode.name());
                         tracing::info!("{name}: xdp-mode {mode} is not to be had: {e}");
                     }
+                    if config.tx_csum && !port.leaves_checksums() {
+                        let name = &config.name;
+                        tracing::info!("{name}: checksums are completed in software: {NO_TX_CSUM}");
+                    }
                     return Ok(port);
                 }
                 // No other mode helps against that.
-                Err(e) if e.kind() == ErrorKind::ResourceBusy => return Err(e),
+                Err(e) if matches!(e.kind(), ErrorKind::ResourceBusy | ErrorKind::OutOfMemory) => {
+                    return Err(e);
+                }
                 Err(e) => refused.push((mode, e)),
             }
         }
@@ -153,13 +170,16 @@ impl XdpPort {
         Err(named(last.1, &format!("xdp-mode {}", last.0.name())))
     }
 
-    fn try_mode(config: &Config, mode: Mode) -> Result<XdpPort> {
+    /// Opens all queues in one mode. After another was tried the kernel may not have freed the memory of that yet.
+    fn try_mode(config: &Config, mode: Mode, after_another: bool) -> Result<XdpPort> {
         let attach =
             || Program::attach(config.index, config.queues as u32, mode, config.long_frames);
-        let program = until_free(PROGRAM_LIMIT, attach)?;
+        let (busy, memory) = (ErrorKind::ResourceBusy, ErrorKind::OutOfMemory);
+        let passing = if after_another { &[busy, memory][..] } else { &[busy] };
+        let program = until_free(PROGRAM_LIMIT, passing, attach)?;
         let mut queues = Vec::new();
         for number in 0..config.queues as u32 {
-            let queue = until_free(QUEUE_LIMIT, || Queue::open(config, number, mode));
+            let queue = until_free(QUEUE_LIMIT, passing, || Queue::open(config, number, mode));
             let queue = queue.map_err(|e| named(e, &format!("queue {number}")))?;
             program.give(number, queue.socket()).map_err(|e| named(e, "the queue's socket"))?;
             queues.push(queue);
@@ -179,6 +199,11 @@ impl XdpPort {
     /// Whether checksums are recognised that senders have left to be done.
     pub fn repairs_checksums(&self) -> bool {
         self.queues.iter().all(|q| q.repair)
+    }
+
+    /// Whether checksums are left to the kernel.
+    pub fn leaves_checksums(&self) -> bool {
+        self.queues.iter().all(|q| q.metadata > 0)
     }
 
     /// Whether polling runs the driver's receiving.
@@ -218,12 +243,16 @@ impl XdpPort {
     }
 }
 
-/// Tries again while the kernel has not let go of what was there before.
-fn until_free<T>(limit: Duration, mut open: impl FnMut() -> Result<T>) -> Result<T> {
+/// Tries again while the kernel has not let go of what was there before, which these errors say.
+fn until_free<T>(
+    limit: Duration,
+    passing: &[ErrorKind],
+    mut open: impl FnMut() -> Result<T>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         match open() {
-            Err(e) if e.kind() == ErrorKind::ResourceBusy && start.elapsed() < limit => {
+            Err(e) if passing.contains(&e.kind()) && start.elapsed() < limit => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             done => return done,
@@ -275,5 +304,30 @@ impl Port for XdpPort {
         if let Some(queue) = self.queues.get(queue) {
             queue.wait_over(waker);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many times it is tried if it fails twice.
+    fn tries(fails: ErrorKind, passing: &[ErrorKind], limit: Duration) -> (u32, bool) {
+        let mut tries = 0;
+        let done = until_free(limit, passing, || {
+            tries += 1;
+            if tries > 2 { Ok(()) } else { Err(fails.into()) }
+        });
+        (tries, done.is_ok())
+    }
+
+    #[test]
+    fn what_passes_is_waited_for_and_nothing_else() {
+        let (busy, memory) = (ErrorKind::ResourceBusy, ErrorKind::OutOfMemory);
+        let long = Duration::from_secs(60);
+        assert_eq!(tries(busy, &[busy], long), (3, true));
+        assert_eq!(tries(memory, &[busy, memory], long), (3, true));
+        assert_eq!(tries(memory, &[busy], long), (1, false));
+        assert_eq!(tries(busy, &[busy], Duration::ZERO), (1, false));
     }
 }

@@ -4,13 +4,14 @@ use crate::alarm::Alarm;
 use crate::repair::left_to_do;
 use crate::ring::Ring;
 use crate::sys::{self, Offsets, Statistics};
+use crate::transmit::Metadata;
 use crate::umem::{FRAME, Umem};
 use crate::{Config, Mode, named};
 use packet::{BURST, Burst, BurstBuf, DropReason, HEADER_BYTES, Lender, MAX_FRAME};
 use port::{Counters, Finished, QueueCounters, Wait, Waker};
 use rustix::fd::OwnedFd;
 use std::cell::UnsafeCell;
-use std::io::Result;
+use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 
@@ -23,6 +24,10 @@ const RX_PARTS: usize = 18;
 /// (linux/if_xdp.h; Linux 6.6).
 const USE_PARTS: u16 = 1 << 4;
 pub(crate) const CONTINUED: u32 = 1;
+
+/// Bytes in front of frames that are sent, where the kernel may be left something to do: of each, for it wants them to be
+/// inside of the frame even if it is told nothing.
+pub(crate) const METADATA: usize = size_of::<Metadata>();
 
 /// Bytes in front of a received frame (`XDP_PACKET_HEADROOM`).
 const KERNEL_HEADROOM: usize = 256;
@@ -86,6 +91,8 @@ pub(crate) struct Queue {
     pub(crate) socket: OwnedFd,
     alarm: Alarm,
     pub(crate) umem: Umem,
+    /// Bytes in front of what is sent: [`METADATA`] if the kernel completes checksums, else none.
+    pub(crate) metadata: usize,
     /// Whether packets may be longer than a frame.
     pub(crate) parts: bool,
     /// Whether to look for checksums that were left to be done.
@@ -98,6 +105,23 @@ pub(crate) struct Queue {
     pub(crate) sent: QueueCounters,
 }
 
+/// Gives the kernel the frames; those sent have `metadata` bytes in front (Linux 6.8).
+fn register(socket: &OwnedFd, umem: &Umem, metadata: usize) -> Result<()> {
+    let area = libc::xdp_umem_reg {
+        addr: umem.base(),
+        len: umem.bytes() as u64,
+        chunk_size: FRAME as u32,
+        headroom: 0,
+        flags: if metadata > 0 { libc::XDP_UMEM_TX_METADATA_LEN } else { 0 },
+        tx_metadata_len: metadata as u32,
+    };
+    sys::set(socket, libc::XDP_UMEM_REG, &area).map_err(|e| match e.raw_os_error() {
+        // As `mmap` has it.
+        Some(libc::ENOBUFS) => Error::new(ErrorKind::OutOfMemory, e),
+        _ => e,
+    })
+}
+
 impl Queue {
     /// Opens queue `number` of a netdev.
     pub(crate) fn open(config: &Config, number: u32, mode: Mode) -> Result<Queue> {
@@ -107,16 +131,13 @@ impl Queue {
         let fill_size = rx_size * 2;
         let frames = fill_size + tx_size;
         let umem = Umem::new(frames as usize).map_err(|e| named(e, "memory for frames"))?;
-        let area = libc::xdp_umem_reg {
-            addr: umem.base(),
-            len: umem.bytes() as u64,
-            chunk_size: FRAME as u32,
-            headroom: 0,
-            flags: 0,
-            tx_metadata_len: 0,
-        };
-        let locked = "frames cannot be locked in memory (limit of locked memory: ulimit -l)";
-        sys::set(&socket, libc::XDP_UMEM_REG, &area).map_err(|e| named(e, locked))?;
+        let csum = config.tx_csum && (mode != Mode::ZeroCopy || config.driver_csum);
+        let metadata =
+            if csum && register(&socket, &umem, METADATA).is_ok() { METADATA } else { 0 };
+        if metadata == 0 {
+            let locked = "frames cannot be locked in memory (limit of locked memory: ulimit -l)";
+            register(&socket, &umem, 0).map_err(|e| named(e, locked))?;
+        }
         for (option, size) in [
             (libc::XDP_UMEM_FILL_RING, fill_size),
             (libc::XDP_UMEM_COMPLETION_RING, tx_size),
@@ -155,7 +176,20 @@ impl Queue {
         let (received, sent) = Default::default();
         let (rx, tx, alarm) = (Claim::new(rx), Claim::new(tx), Alarm::new()?);
         let gro = config.gro;
-        Ok(Queue { rx, tx, socket, alarm, umem, parts, repair, gro, busy_poll, received, sent })
+        Ok(Queue {
+            rx,
+            tx,
+            socket,
+            alarm,
+            umem,
+            metadata,
+            parts,
+            repair,
+            gro,
+            busy_poll,
+            received,
+            sent,
+        })
     }
 
     pub(crate) fn socket(&self) -> &OwnedFd {

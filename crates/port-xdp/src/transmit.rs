@@ -1,10 +1,11 @@
-//! What is sent: copied into frames of the queue's own, and finished there.
+//! What is sent: copied into frames of the queue's own, and finished there, but for checksums that the kernel was asked
+//! to complete ([`Metadata`]).
 
-use crate::queue::{CONTINUED, Descriptor, Queue, TX_PARTS, Tx, frame_of};
+use crate::queue::{CONTINUED, Descriptor, METADATA, Queue, TX_PARTS, Tx, frame_of};
 use crate::sys;
 use crate::umem::FRAME;
 use packet::arch::cycles;
-use packet::{Abilities, Burst, DropReason, Packet, Segment, Set, longest_untagged};
+use packet::{Abilities, Burst, DropReason, Offload, Packet, Segment, Set, longest_untagged};
 use port::Finished;
 
 /// Cycles for which a thread tries to send while another does: a burst takes that long.
@@ -12,6 +13,25 @@ const SPIN: u64 = 50_000;
 
 /// Frames that the kernel sends in one call where it copies (`TX_BATCH_SIZE`).
 const KICK: u32 = 32;
+
+/// Stands in front of a frame, if its descriptor says so (`XDP_TX_METADATA`; `struct xsk_tx_metadata`, of which Linux 6.8
+/// knows the first 16 bytes).
+#[repr(C)]
+pub(crate) struct Metadata {
+    flags: u64,
+    csum_start: u16,
+    csum_offset: u16,
+    rest: [u16; 6],
+}
+
+impl Metadata {
+    /// Has a checksum completed.
+    fn new(offload: &Offload) -> Metadata {
+        let Offload { csum_start, csum_offset, .. } = *offload;
+        let flags = libc::XDP_TXMD_FLAGS_CHECKSUM.into();
+        Metadata { flags, csum_start, csum_offset, rest: [0; 6] }
+    }
+}
 
 /// What went out in one call.
 #[derive(Default)]
@@ -31,6 +51,18 @@ impl Sum {
 }
 
 impl Queue {
+    /// Bytes of a packet that one frame has room for.
+    fn room(&self) -> usize {
+        FRAME - self.metadata
+    }
+
+    /// Whether the kernel completes a frame's checksum. Who would be told of one outside of the frame stops sending,
+    /// so only what is in its first bytes, read once, is left to it.
+    fn leaves_checksum(&self, p: &Packet) -> bool {
+        let inside = p.offload.partial_at().is_some_and(|at| at + 2 <= p.header().len());
+        self.metadata > 0 && inside && p.suits(Abilities::CSUM)
+    }
+
     /// Sends packets of a burst. False if another thread sent for too long.
     pub(crate) fn tx(&self, burst: &mut Burst<'_>, set: Set, mtu: u32) -> bool {
         let longest = longest_untagged(mtu);
@@ -89,7 +121,7 @@ impl Queue {
         if p.offload.is_super() {
             return self.put_cut(tx, burst, i, sum);
         }
-        if !p.suits(Abilities::NONE) {
+        if !p.suits(Abilities::NONE) && !self.leaves_checksum(p) {
             burst.complete_checksum(i).map_err(|reason| (reason, 1))?;
             sum.done.checksums += 1;
         }
@@ -110,19 +142,23 @@ impl Queue {
     ) -> Result<(), (DropReason, u64)> {
         let all = burst.packets()[i].on_wire().0;
         let mut cut = burst.cut(i).map_err(|reason| (reason, all))?;
+        let finish = self.metadata == 0;
         while let Some(payload) = cut.advance() {
             let head = cut.headers().len();
-            let places = self.places(tx, head + payload);
+            let offload = if finish { Offload::NONE } else { cut.offload() };
+            let places = self.places(tx, head + payload, &offload);
             let places = places.map_err(|reason| (reason, 1 + cut.rest() as u64))?;
             let (first, room) = places.get(0);
             // SAFETY: the places have room for all together, the first one for the headers at least.
             unsafe {
-                cut.copy(first.add(head), room - head, true);
+                cut.copy(first.add(head), room - head, finish);
                 for i in 1..places.count {
                     let (to, room) = places.get(i);
-                    cut.copy(to, room, true);
+                    cut.copy(to, room, finish);
                 }
-                cut.complete();
+                if finish {
+                    cut.complete();
+                }
                 std::ptr::copy_nonoverlapping(cut.headers().as_ptr(), first, head);
             }
             sum.add(head, payload);
@@ -138,7 +174,7 @@ impl Queue {
         p: &Packet,
         borrowed: &[Segment<'_>],
     ) -> Result<(), DropReason> {
-        let places = self.places(tx, p.len())?;
+        let places = self.places(tx, p.len(), &p.offload)?;
         let (mut place, mut used) = (0, 0);
         for (mut from, mut left) in pieces(p, borrowed) {
             while left > 0 {
@@ -159,23 +195,34 @@ impl Queue {
         Ok(())
     }
 
-    /// As many free frames as `len` bytes need, with their descriptors pushed.
-    fn places(&self, tx: &mut Tx, len: usize) -> Result<Places, DropReason> {
-        let count = len.div_ceil(FRAME);
+    /// As many free frames as `len` bytes need, with their descriptors pushed and the kernel told what is left to do.
+    fn places(&self, tx: &mut Tx, len: usize, offload: &Offload) -> Result<Places, DropReason> {
+        let (room, metadata) = (self.room(), self.metadata);
+        let count = if len <= room { 1 } else { len.div_ceil(room) };
         if count > if self.parts { TX_PARTS } else { 1 } {
             return Err(DropReason::TxMtuExceeded);
         }
         if !tx.ring.has_room(count as u32) || tx.free.len() < count {
             return Err(DropReason::TxRingFull);
         }
-        let mut places = Places { at: [std::ptr::null_mut(); TX_PARTS], count, len };
+        let mut places = Places { at: [std::ptr::null_mut(); TX_PARTS], count, len, room };
         let frames = tx.free.len() - count;
         for (place, &frame) in places.at.iter_mut().zip(&tx.free[frames..]) {
-            *place = self.umem.at(frame, FRAME).ok_or(DropReason::TxRingBroken)?;
+            let frame = self.umem.at(frame, FRAME).ok_or(DropReason::TxRingBroken)?;
+            *place = frame.wrapping_add(metadata);
         }
-        for (i, at) in tx.free.drain(frames..).enumerate() {
-            let options = if i + 1 < count { CONTINUED } else { 0 };
-            tx.ring.push(Descriptor { at, len: places.get(i).1 as u32, options });
+        // Metadata is the first frame's.
+        let mut told = 0;
+        if metadata > 0 && offload.needs_csum() {
+            // SAFETY: the frame has that many bytes in front of the place, its beginning is aligned, and it is free.
+            unsafe { places.at[0].sub(METADATA).cast::<Metadata>().write(Metadata::new(offload)) };
+            told = libc::XDP_TX_METADATA;
+        }
+        for (i, frame) in tx.free.drain(frames..).enumerate() {
+            let more = if i + 1 < count { CONTINUED } else { 0 };
+            let (at, len) = (frame + metadata as u64, places.get(i).1 as u32);
+            tx.ring.push(Descriptor { at, len, options: more | told });
+            told = 0;
         }
         Ok(places)
     }
@@ -187,12 +234,14 @@ struct Places {
     count: usize,
     /// Bytes of all together.
     len: usize,
+    /// Of each but the last.
+    room: usize,
 }
 
 impl Places {
     /// Part `i`, and its bytes.
     fn get(&self, i: usize) -> (*mut u8, usize) {
-        (self.at[i], (self.len - i * FRAME).min(FRAME))
+        (self.at[i], (self.len - i * self.room).min(self.room))
     }
 }
 

@@ -211,6 +211,86 @@ fn super_frames_are_cut_and_checksums_completed() {
     assert_eq!(one.counters().tx_segments, got.len() as u64);
 }
 
+/// One frame of TCP, or of UDP behind a tag, with its checksum left to be done.
+fn left_open(payload: usize, udp: bool) -> (Vec<u8>, Offload) {
+    let (payload, mut head, mut offload) = super_frame(payload as u32, 0);
+    (offload.gso_type, offload.hdr_len) = (gso::NONE, 0);
+    if udp {
+        head.truncate(34);
+        (head[23], offload.csum_offset) = (17, 6);
+        let len = (8 + payload.len()) as u64;
+        let sum = !packet::checksum::internet(17 + len, &head[26..34]);
+        head.extend([0, 1, 0, 2, (len >> 8) as u8, len as u8]);
+        head.extend(sum.to_be_bytes());
+        head.splice(12..12, [0x81, 0, 0, 7]);
+        offload.csum_start += 4;
+    }
+    ([head, payload].concat(), offload)
+}
+
+/// The kernel completes what it is asked to, in frames of one part and of several, and cut ones. A device without
+/// checksum offload has the kernel do it before the frame is sent; veth else leaves it to its other end.
+#[test]
+fn checksums_are_left_to_the_kernel_if_that_is_asked_for() {
+    let (a, b) = pair();
+    run("ip link set xa mtu 9702");
+    run("ip link set xb mtu 9702");
+    let two = XdpPort::open(&Config { mtu: 9702, ..config("xb", b, None, 1) }).expect("opens");
+    for (mode, offloads) in [(Mode::Native, "off"), (Mode::Generic, "off"), (Mode::Native, "on")] {
+        run(&format!("ethtool -K xa tx {offloads}"));
+        let asked = Config { tx_csum: true, mtu: 9702, ..config("xa", a, Some(mode), 1) };
+        let one = XdpPort::open(&asked).expect("opens");
+        assert!(one.leaves_checksums(), "Linux 6.8");
+        for (round, udp) in (0..600).map(|i| (i, i % 2 == 1)) {
+            let (sent, mut offload) = left_open(1 + round * 7919 % 9600, udp);
+            send(&one, &sent, offload);
+            let mut wanted = sent.clone();
+            if offloads == "off" {
+                offload.complete(&mut wanted);
+            }
+            assert!(receive(&two, 1) == [wanted], "{mode:?}, {offloads}, {round}");
+            // Nothing is done to frames that are whole.
+            send(&one, &frame(round), Offload::default());
+            assert!(receive(&two, 1) == [frame(round)], "{mode:?}, {offloads}, {round}");
+        }
+        let (payload, head, offload) = super_frame(60_000, 4060);
+        send(&one, &[head, payload.clone()].concat(), offload);
+        let got = receive(&two, payload.len().div_ceil(4060));
+        if offloads == "off" {
+            check_segments(&got, &payload);
+        }
+        let sent = one.counters();
+        assert_eq!((sent.tx_checksums, sent.tx_dropped), (0, 0), "nothing in software");
+        assert_eq!(sent.tx_segments, got.len() as u64);
+    }
+}
+
+/// What the kernel would refuse stops the ring, so it never gets it.
+#[test]
+fn a_checksum_behind_the_first_bytes_is_completed_in_software() {
+    let (a, b) = pair();
+    let one = XdpPort::open(&Config { tx_csum: true, ..config("xa", a, None, 1) }).expect("opens");
+    let two = XdpPort::open(&config("xb", b, None, 1)).expect("opens");
+    let mut sent = frame(1000);
+    sent[200..202].fill(0);
+    let flags = Offload::NEEDS_CSUM;
+    for (csum_start, csum_offset) in [(180, 20), (20, 180)] {
+        let mut offload = Offload { flags, csum_start, csum_offset, ..Offload::default() };
+        send(&one, &sent, offload);
+        let mut wanted = sent.clone();
+        offload.complete(&mut wanted);
+        assert!(receive(&two, 1) == [wanted]);
+    }
+    for (csum_start, csum_offset) in [(1000, 900), (14, u16::MAX - 14), (900, 113)] {
+        send(&one, &sent, Offload { flags, csum_start, csum_offset, ..Offload::default() });
+    }
+    send(&one, &frame(100), Offload::default());
+    assert_eq!(receive(&two, 1), [frame(100)], "others pass");
+    let counters = one.counters();
+    assert_eq!((counters.tx_checksums, counters.tx_packets), (2, 3));
+    assert_eq!(counters.drops[packet::DropReason::TxInvalidOffload as usize], 3);
+}
+
 #[test]
 fn segments_before_the_ring_was_full_count_as_sent() {
     let (a, b) = pair();
@@ -247,6 +327,23 @@ fn what_cannot_be_opened_says_why() {
     assert!(zero_copy.contains("queue 0"), "{zero_copy}");
     assert!(XdpPort::open(&config("x", 9999, None, 1)).is_err());
     drop(XdpPort::open(&config("xa", a, None, 2)).expect("nothing of all this stays"));
+}
+
+/// Zero-copy is tried first, and its memory is freed only after it was refused: as much again must not be needed.
+#[test]
+fn memory_of_a_mode_that_was_refused_is_waited_for() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let (a, b) = pair();
+    // One queue's frames take 2 MiB. Who may lock as much as it likes, as the other tests, does not care.
+    run(&format!("prlimit --pid {} --memlock=3145728:", std::process::id()));
+    let mut own = capabilities(None).expect("says it");
+    own.effective.remove(CapabilitySet::IPC_LOCK);
+    set_capabilities(None, own).expect("gives it up");
+    let small = |name, index| Config { rx_size: 64, tx_size: 64, ..config(name, index, None, 1) };
+    let one = XdpPort::open(&small("xa", a)).expect("opens at once");
+    assert_eq!(one.mode(), Mode::Native);
+    let error = XdpPort::open(&small("xb", b)).err().expect("there is no more").to_string();
+    assert!(error.contains("cannot be locked in memory"), "{error}");
 }
 
 #[test]

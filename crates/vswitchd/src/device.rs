@@ -1,6 +1,7 @@
 //! Open interfaces of all types, and what is told of them. The only place that knows the port drivers.
 
 use crate::interface::{MTU_DEFAULT, Spec, What};
+use crate::queues;
 use flow::{DpPort, Mac};
 use packet::Abilities;
 use pipeline::{OfPort, PatchCounts, Pipeline, PortConfig};
@@ -10,6 +11,7 @@ use port_vhost::{Config, Mode, Offers, VhostPort};
 use port_xdp::XdpPort;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 /// The driver's part.
@@ -27,8 +29,10 @@ pub(crate) struct Opened {
     pub(crate) spec: Spec,
     device: Device,
     links: Arc<Links>,
-    /// The netdev's index; 0 for none.
-    index: u32,
+    /// The netdev's index here, as it is or was last; 0 for none.
+    index: AtomicU32,
+    /// What is put back when it is closed.
+    before: queues::Before,
 }
 
 /// What an interface's row says of its link.
@@ -55,7 +59,7 @@ impl Opened {
         links: &Arc<Links>,
         on_change: Box<dyn Fn() + Send + Sync>,
     ) -> Result<Opened, String> {
-        let mut link = None;
+        let (mut link, before) = (None, queues::Before::default());
         let device = match &spec.what {
             What::Vhost { mode, path } => {
                 let (name, path) = (name.to_owned(), path.clone());
@@ -83,11 +87,24 @@ impl Opened {
                 link = Some(found);
                 Device::Netdev(Arc::new(netdev))
             }
-            What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro, busy_poll } => {
+            What::Xdp {
+                netdev,
+                mode,
+                queues,
+                rx_size,
+                tx_size,
+                csum_repair,
+                tx_csum,
+                gro,
+                busy_poll,
+            } => {
                 let found = links.find(netdev);
                 let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
-                if let Some(queues) = queues {
-                    follow_queues(netdev, *queues)?;
+                match queues {
+                    Some(queues) => before
+                        .take(netdev, *queues as u32)
+                        .inspect_err(|_| before.put_back(netdev))?,
+                    None => queues::tell_unpolled(netdev),
                 }
                 let config = port_xdp::Config {
                     name: name.to_owned(),
@@ -99,17 +116,24 @@ impl Opened {
                     mtu: found.mtu,
                     long_frames: true,
                     csum_repair: *csum_repair,
+                    tx_csum: *tx_csum,
+                    // Who cannot say it cannot do it.
+                    driver_csum: *tx_csum
+                        && port_kernel::xsk_tx_checksum(found.index).unwrap_or(false),
                     gro: *gro,
                     busy_poll: *busy_poll,
                 };
-                let port = XdpPort::open(&config).map_err(|e| format!("cannot open: {e}"))?;
+                let port = XdpPort::open(&config).map_err(|e| {
+                    before.put_back(netdev);
+                    format!("cannot open: {e}")
+                })?;
                 link = Some(found);
                 Device::Xdp(Arc::new(port))
             }
             What::Patch { .. } => Device::Patch(OnceLock::new()),
         };
-        let index = link.map_or(0, |l| l.index);
-        let opened = Opened { spec, device, links: links.clone(), index };
+        let index = AtomicU32::new(link.map_or(0, |l| l.index));
+        let opened = Opened { spec, device, links: links.clone(), index, before };
         opened.follow_link();
         Ok(opened)
     }
@@ -180,12 +204,14 @@ impl Opened {
 
     /// What the kernel says of the netdev.
     fn link(&self) -> Option<Link> {
-        self.links.by_index(self.index).filter(|_| self.index > 0)
+        let index = self.index.load(Relaxed);
+        let is_other = matches!(self.device, Device::Tap(_)) && self.links.is_away(index);
+        self.links.by_index(index).filter(|_| !is_other)
     }
 
     /// The same wherever the netdev is now, as far as is known.
     fn link_anywhere(&self) -> Option<Link> {
-        self.link().or_else(|| self.links.away(self.index))
+        self.link().or_else(|| self.links.away(self.index.load(Relaxed)))
     }
 
     /// True if what it was opened from is there no more. A device of our own lives as long as it is open,
@@ -200,6 +226,11 @@ impl Opened {
 
     /// Has frames limited to the MTU that the netdev has now, and none sent to a device that is down.
     pub(crate) fn follow_link(&self) {
+        if let (Device::Tap(port), None) = (&self.device, self.link_anywhere())
+            && let Ok(index) = self.links.search(port, self.index.load(Relaxed))
+        {
+            self.index.store(index, Relaxed);
+        }
         match (&self.device, self.link_anywhere()) {
             (Device::Tap(port), Some(link)) => {
                 port.set_mtu(link.mtu);
@@ -244,7 +275,7 @@ impl Opened {
     /// A line for the row's `error` column.
     pub(crate) fn keep_queues(&self) -> Result<(), String> {
         let Some((netdev, asked)) = self.asked_queues() else { return Ok(()) };
-        follow_queues(&netdev, asked)
+        self.before.take(&netdev, asked as u32)
     }
 
     /// Changes what guests are offered that come from now on, and what the host may leave to do in frames.
@@ -315,6 +346,9 @@ impl Opened {
     /// Ends the interface. PMD threads may still hold the port, and find it without queues; a device of
     /// our own goes with the last reference.
     pub(crate) fn close(&self) {
+        if let Some(link) = self.link() {
+            self.before.put_back(&link.name);
+        }
         if let Device::Vhost(port) = &self.device {
             port.close();
         }
@@ -342,7 +376,7 @@ impl Opened {
                 ifindex: Some(l.index),
                 resets: l.resets,
             },
-            // It has moved on from one namespace to another, where only its frames tell of it.
+            // It cannot be seen where it is.
             None => State { mtu, mac: Mac(mac.unwrap_or_default()), ..none.clone() },
         };
         match &self.device {
@@ -381,10 +415,14 @@ impl Opened {
                 map.insert("xdp-mode".to_owned(), port.mode().name().to_owned());
                 map.insert("max_mtu".to_owned(), port.mtu_limit().to_string());
                 map.insert("xdp-busy-poll".to_owned(), port.busy_polls().to_string());
+                map.insert("xdp-tx-csum".to_owned(), port.leaves_checksums().to_string());
                 map.insert("rx-csum-repair".to_owned(), port.repairs_checksums().to_string());
                 if let Some(queues) = self.link().and_then(|l| port_kernel::queues(&l.name).ok()) {
                     map.insert("netdev_rxq".to_owned(), queues.rx.to_string());
                     map.insert("netdev_max_rxq".to_owned(), queues.rx_max.to_string());
+                }
+                if let Some(rss) = self.link().and_then(|l| port_kernel::rss(&l.name).ok()) {
+                    map.insert("rss".to_owned(), queues::told(&rss));
                 }
                 map.insert("use-need-wakeup".to_owned(), "true".to_owned());
                 map.insert("huge-pages".to_owned(), port.huge_pages().to_string());
@@ -448,27 +486,6 @@ impl Opened {
         }
         map
     }
-}
-
-/// Makes a netdev have as many queues as are asked for. One that says nothing of its queues has those it has.
-fn follow_queues(netdev: &str, asked: usize) -> Result<(), String> {
-    let Ok(now) = port_kernel::queues(netdev) else { return Ok(()) };
-    let (asked, most) = (asked as u32, now.rx_max.min(now.tx_max));
-    if asked > most {
-        return Err(format!(
-            "options:n_rxq={asked}, and {netdev} can have {most} receive and transmit queues at most"
-        ));
-    }
-    if now.rx == asked && now.tx == asked {
-        return Ok(());
-    }
-    tracing::info!(
-        "{netdev} gets {asked} queues: it has {} to receive, {} to send",
-        now.rx,
-        now.tx
-    );
-    let set = port_kernel::set_queues(netdev, asked);
-    set.map_err(|e| format!("{netdev} does not take options:n_rxq={asked} (ethtool -L): {e}"))
 }
 
 /// What the host may leave to do in frames that it sends. ECN and UDP are part of all.

@@ -31,6 +31,8 @@ const CSUM: &str = "userspace-csum-enable";
 const GRO: &str = "rx-gro";
 /// Whether a poll that finds nothing has the driver look.
 const BUSY_POLL: &str = "xdp-busy-poll";
+/// Whether checksums are left to the kernel and the driver in what is sent.
+const TX_CSUM: &str = "xdp-tx-csum";
 /// Whether checksums that senders on this host left to be done are recognised.
 const CSUM_REPAIR: &str = "rx-csum-repair";
 /// The range that `mtu_request` may have (as OVS's DPDK ports).
@@ -61,6 +63,7 @@ pub(crate) enum What {
         rx_size: u32,
         tx_size: u32,
         csum_repair: Option<bool>,
+        tx_csum: bool,
         gro: bool,
         busy_poll: bool,
     },
@@ -183,6 +186,7 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
     let asked = number(i, "n_rxq", 1, 1..=MAX_QUEUES)?;
     let queues = i.options.contains_key("n_rxq").then_some(asked);
     let csum_repair = truth(i, CSUM_REPAIR)?;
+    let tx_csum = truth(i, TX_CSUM)?.unwrap_or(false);
     let busy_poll = truth(i, BUSY_POLL)?.unwrap_or(false);
     let size = |key| {
         let size = number(i, key, 2048, 64..=8192)?;
@@ -192,7 +196,8 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
     };
     let (rx_size, tx_size) = (size("n_rxq_desc")?, size("n_txq_desc")?);
     let gro = truth(i, GRO)?.unwrap_or(false);
-    let what = What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro, busy_poll };
+    let what =
+        What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, tx_csum, gro, busy_poll };
     Ok(Spec { kind, what })
 }
 
@@ -331,16 +336,27 @@ mod tests {
         let xdp = spec(&row("afxdp", &[("n_rxq", "2"), ("n_rxq_desc", "1024")]), dirs);
         let netdev = "p1".to_owned();
         let (rx_size, tx_size) = (1024, 2048);
-        let (queues, csum_repair, gro, busy_poll) = (Some(2), None, false, false);
+        let (queues, csum_repair) = (Some(2), None);
+        let (tx_csum, gro, busy_poll) = (false, false, false);
         let mode = None;
-        let what =
-            What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, gro, busy_poll };
+        let what = What::Xdp {
+            netdev,
+            mode,
+            queues,
+            rx_size,
+            tx_size,
+            csum_repair,
+            tx_csum,
+            gro,
+            busy_poll,
+        };
         assert_eq!(xdp.expect("works").what, what);
         for option in [
             ("n_rxq", "17"),
             ("n_txq_desc", "1000"),
             ("xdp-mode", "fast"),
             (CSUM_REPAIR, "1"),
+            (TX_CSUM, "auto"),
             (GRO, "on"),
             (BUSY_POLL, "yes"),
         ] {

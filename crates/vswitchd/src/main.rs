@@ -19,6 +19,7 @@ mod options;
 mod packet_ins;
 mod police;
 mod process;
+mod queues;
 mod report;
 mod startfile;
 mod switch;
