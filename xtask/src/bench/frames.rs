@@ -16,9 +16,9 @@ const ZIPF_EXPONENT: f64 = 1.0;
 /// Draws of a zipf sequence: enough for its tail to appear, little enough (1 MiB) to stay in the caches.
 const ZIPF_DRAWS: usize = 1 << 18;
 
-/// Writes the frame of `bytes` bytes that guest `from` (0 or 1) sends to the other in flow `flow`.
+/// Writes the frame of `bytes` bytes that guest `from` sends to the other of its pair (0 and 1, 2 and 3, ...) in flow `flow`.
 pub fn write(from: u8, flow: u32, bytes: usize, out: &mut Vec<u8>) {
-    let to = 1 - from;
+    let to = from ^ 1;
     out.clear();
     out.extend_from_slice(&[2, 0, 0, 0, 0, 0x10 + to, 2, 0, 0, 0, 0, 0x10 + from, 8, 0]);
     let [high, low] = ((bytes - 14) as u16).to_be_bytes();

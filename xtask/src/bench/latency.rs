@@ -129,8 +129,8 @@ pub fn run(systems: &mut [System], scenario: &Scenario, plan: &Plan) -> Result<O
     let mut part: Vec<&mut System> = setup::taking_part(systems, scenario).collect();
     let mut drivers = Vec::new();
     for system in &mut part {
-        let [Peer::Guest(first), Peer::Guest(second)] = setup::prepare(system, scenario)?.busy
-        else {
+        let busy = <[Peer; 2]>::try_from(setup::prepare(system, scenario)?.busy);
+        let Ok([Peer::Guest(first), Peer::Guest(second)]) = busy else {
             anyhow::bail!("{}: latency is measured between guests", scenario.name);
         };
         drivers.push([*first, *second]);

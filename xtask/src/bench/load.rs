@@ -21,7 +21,7 @@ const WARM: u8 = 0;
 const COUNT: u8 = 1;
 const END: u8 = 2;
 
-/// Writes the frame with this number that guest 0 or 1 sends.
+/// Writes the frame with this number that a guest, by its number, sends.
 pub type WriteFrame = dyn Fn(u8, u16, &mut Vec<u8>) + Send + Sync;
 
 /// What the guests send.
@@ -37,7 +37,7 @@ pub struct Sending {
     pub stamp: Option<Stamp>,
     /// Whether what is received is looked at.
     pub reading: bool,
-    /// Whether guest 1 sends too.
+    /// Whether the second guest of each pair sends too.
     pub both_ways: bool,
 }
 
@@ -52,7 +52,7 @@ pub enum Peer {
 /// All that is connected to a system and not idle.
 pub struct Peers {
     /// What sends and receives.
-    pub busy: [Peer; 2],
+    pub busy: Vec<Peer>,
     /// A guest that takes mirrored packets and sends nothing.
     pub watcher: Option<Box<Driver>>,
 }
@@ -83,7 +83,7 @@ impl Source<'_> {
 /// What one window counted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tally {
-    /// Buffers received by both guests: frames, as far as each fits one.
+    /// Buffers received by all guests: frames, as far as each fits one.
     pub received: u64,
     /// Bytes in them, virtio-net headers included.
     pub received_bytes: u64,
@@ -195,7 +195,7 @@ fn serve(
 fn sources<'a>(peers: &'a mut Peers, sending: &Sending) -> Result<Vec<Source<'a>>> {
     let mut all = Vec::new();
     for (guest, peer) in (0..).zip(&mut peers.busy) {
-        let depth = if guest == 0 || sending.both_ways { sending.depth } else { 0 };
+        let depth = if guest % 2 == 0 || sending.both_ways { sending.depth } else { 0 };
         let driver = match peer {
             Peer::Guest(driver) => driver,
             Peer::Nic(nic) => {

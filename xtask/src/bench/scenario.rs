@@ -122,8 +122,10 @@ pub struct Scenario {
     pub queues: u16,
     /// Whether both guests send.
     pub both_ways: bool,
-    /// Connected ports, of which two are busy.
+    /// Connected ports.
     pub ports: u16,
+    /// How many of them are busy, in pairs: two, or more where all ends are guests.
+    pub busy: u16,
     /// Offloads.
     pub offload: Offload,
     /// What is set on the busy ports.
@@ -175,6 +177,7 @@ const BASE: Scenario = Scenario {
     queues: 1,
     both_ways: true,
     ports: 2,
+    busy: 2,
     offload: Offload::None,
     settings: Settings::Plain,
     touched: false,
@@ -283,6 +286,7 @@ pub const ALL: &[Scenario] = &[
     ports("ports-8", 8),
     ports("ports-32", 32),
     Scenario { headline: true, ..ports("ports-128", 128) },
+    Scenario { group: Group::Others, ports: 14, busy: 14, ..frames("guests-14", 64) },
     Scenario { headline: true, ..paced("latency", 1) },
     paced("latency-bursts", 64),
     bursts("bursts-1", 1),
@@ -366,7 +370,7 @@ impl Scenario {
             words.push("guests write and read headers".to_owned());
         }
         if self.ports > 2 {
-            words.push(format!("{} ports, two of them busy", self.ports));
+            words.push(format!("{} ports, {} of them busy", self.ports, self.busy));
         }
         match self.pace {
             Pace::Saturating => {}

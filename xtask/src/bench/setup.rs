@@ -45,7 +45,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 /// The guests of a system.
 pub struct Guests {
     /// Those that send and receive, or wires' far ends.
-    pub busy: [Peer; 2],
+    pub busy: Vec<Peer>,
     /// That which takes mirrored packets.
     pub watcher: Option<Box<Driver>>,
     /// Those that are connected and silent.
@@ -83,7 +83,8 @@ pub fn prepare(system: &mut System, scenario: &Scenario) -> Result<Guests> {
     let connect = |config| connect(system.kind(), &config);
     let watcher = watching.map(|socket| driver_config(SocketMode::Connect(socket), scenario));
     let watcher = watcher.map(connect).transpose()?.map(Box::new);
-    let idle = idle_sockets.into_iter().map(|socket| connect(idle_config(socket)));
+    let (more, idle) = idle_sockets.split_at(usize::from(scenario.busy.saturating_sub(2)));
+    let idle = idle.iter().map(|socket| connect(idle_config(socket.clone())));
     let idle = idle.collect::<Result<_>>()?;
     let peer = |at: usize, config| -> Result<Peer> {
         Ok(match scenario.ends[at] {
@@ -91,7 +92,11 @@ pub fn prepare(system: &mut System, scenario: &Scenario) -> Result<Guests> {
             End::Guest => Peer::Guest(Box::new(connect(config)?)),
         })
     };
-    let mut busy = [peer(0, first)?, peer(1, second)?];
+    let mut busy = vec![peer(0, first)?, peer(1, second)?];
+    for socket in more {
+        let config = driver_config(SocketMode::Connect(socket.clone()), scenario);
+        busy.push(Peer::Guest(Box::new(connect(config)?)));
+    }
     system.wait_link_up()?;
     say_hello(&mut busy, scenario)?;
     system.pause()?;
@@ -159,8 +164,8 @@ fn driver_config(socket: SocketMode, scenario: &Scenario) -> Config {
     config
 }
 
-/// Each guest sends a frame, so that both addresses are learned.
-fn say_hello(peers: &mut [Peer; 2], scenario: &Scenario) -> Result<()> {
+/// Each guest sends a frame, so that all addresses are learned.
+fn say_hello(peers: &mut [Peer], scenario: &Scenario) -> Result<()> {
     let deadline = Instant::now() + HELLO_LIMIT;
     for (guest, peer) in (0..).zip(peers) {
         let mut frame = Vec::new();
