@@ -111,7 +111,7 @@ pub struct Field {
     pub bytes: u8,
     /// Bits of these bytes below the field's least significant bit.
     pub shift: u8,
-    /// Width in bits, 1 to 128: what a [`Subfield`] can be part of.
+    /// Width in bits, 1 to 128: what a [`Subfield`](crate::Subfield) can be part of.
     pub bits: u8,
     /// The bits that a value can have: usually as many as `bits`. `vlan_vid` has one more, which says
     /// that there is a tag, `dl_vlan` has 16 for 0xffff, `nw_tos` has only the upper six.

@@ -40,7 +40,7 @@ const TCP_BYTES: usize = 32;
 /// Payload of a segment of a super-frame.
 const SEGMENT: u16 = 1448;
 
-/// The virtio-net header of what [`write`] or [`write_tcp`] wrote, if its checksum is to be completed.
+/// The virtio-net header of what [`write()`] or [`write_tcp`] wrote, if its checksum is to be completed.
 pub fn header(tcp: bool) -> NetHeader {
     NetHeader {
         flags: 1,
@@ -53,7 +53,7 @@ pub fn header(tcp: bool) -> NetHeader {
     }
 }
 
-/// As [`write`], a super-frame of TCP.
+/// As [`write()`], a super-frame of TCP.
 pub fn write_tcp(from: u8, flow: u32, bytes: usize, out: &mut Vec<u8>) {
     write(from, flow, bytes, out);
     out[23] = 6;
