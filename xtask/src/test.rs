@@ -55,6 +55,18 @@ const STAGES: &[Stage] = &[
         fast: true,
     },
     Stage {
+        name: "documentation",
+        cargo: &[
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--quiet",
+            "--config",
+            "build.rustdocflags=['-Dwarnings']",
+        ],
+        fast: true,
+    },
+    Stage {
         name: "documentation examples",
         cargo: &["test", "--workspace", "--doc", "--quiet"],
         fast: true,
