@@ -175,6 +175,36 @@ fn devices_are_followed_into_other_namespaces() -> Result<()> {
 }
 
 #[test]
+fn devices_that_the_host_deletes_are_made_again() -> Result<()> {
+    let _alone = alone();
+    let mut switch = start()?;
+    add_port(&switch, "int0", &["type=internal"])?;
+    let is_new = |why: &str, before: &str| {
+        wait::until(&format!("a new int0 after {why}"), LIMIT, || {
+            let now = switch.interface("int0", "ifindex")?;
+            Ok((now != before && now != "0" && now != "[]").then_some(now))
+        })
+    };
+    let first = switch.interface("int0", "ifindex")?;
+    on_host(&switch, "ip link del int0")?;
+    let second = is_new("it was deleted", &first)?;
+    on_host(&switch, "ip link show int0")?;
+    // As when a container ends with its device.
+    let container = Namespace::new()?;
+    on_host(&switch, &format!("ip link set int0 netns {}", container.pid()))?;
+    wait::until("int0 to be seen elsewhere", LIMIT, || {
+        Ok(switch.interface("int0", "status")?.contains("another").then_some(()))
+    })?;
+    drop(container);
+    is_new("its namespace ended", &second)?;
+    on_host(&switch, "ip link set int0 up")?;
+    wait_column(&switch, "int0", "link_state", "up")?;
+    on_host(&switch, "ip link del br0")?;
+    wait::until("a new br0", LIMIT, || Ok(on_host(&switch, "ip link show br0").ok()))?;
+    switch.check_alive()
+}
+
+#[test]
 fn tcp_passes_in_super_frames() -> Result<()> {
     let _alone = alone();
     let switch = start()?;
@@ -251,20 +281,19 @@ fn a_device_that_the_host_has_already_is_not_taken() -> Result<()> {
     let _alone = alone();
     let switch = start()?;
     on_host(&switch, "ip link add taken type veth peer name other")?;
-    switch.ctl(&[
-        "--no-wait",
-        "add-port",
-        "br0",
-        "taken",
-        "--",
-        "set",
-        "Interface",
-        "taken",
-        "type=internal",
-    ])?;
-    wait_column(&switch, "taken", "ofport", "-1")?;
-    let error = switch.interface("taken", "error")?;
-    ensure!(error.contains("the host has a taken already"), "{error}");
+    // Which others could read from.
+    on_host(&switch, "ip tuntap add dev shared mode tap multi_queue")?;
+    for name in ["taken", "shared"] {
+        let before = mac(&on_host(&switch, &format!("ip -br link show {name}"))?)?;
+        let add = ["--no-wait", "add-port", "br0", name, "--", "set", "Interface", name];
+        switch.ctl(&[&add[..], &["type=internal"]].concat())?;
+        wait_column(&switch, name, "ofport", "-1")?;
+        let error = switch.interface(name, "error")?;
+        ensure!(error.contains(&format!("the host has a {name} already")), "{error}");
+        ensure!(on_host(&switch, &format!("ip -br link show {name}"))?.contains(&before));
+        on_host(&switch, &format!("ip link del {name}"))?;
+        wait_column(&switch, name, "error", "[]")?;
+    }
     Ok(())
 }
 
@@ -333,6 +362,22 @@ fn jumbo_frames_pass_af_xdp_in_several_parts() -> Result<()> {
 }
 
 /// What keeps a netdev's queues from being had is told in the row, and over when its cause is.
+#[test]
+fn a_port_gives_up_queues_while_it_runs() -> Result<()> {
+    let _alone = alone();
+    let mut switch = start()?;
+    let queues = "numrxqueues 2 numtxqueues 2";
+    on_host(&switch, &format!("ip link add v0 {queues} type veth peer name far {queues}"))?;
+    on_host(&switch, "ip link set v0 up")?;
+    add_port(&switch, "v0", &["type=afxdp", "options:n_rxq=2"])?;
+    for n in ["1", "2", "1"] {
+        switch.ctl(&["set", "Interface", "v0", &format!("options:n_rxq={n}")])?;
+        let (error, ofport) = (switch.interface("v0", "error")?, switch.interface("v0", "ofport")?);
+        ensure!(error == "[]" && ofport != "-1", "{n} queues: {error}");
+    }
+    switch.check_alive()
+}
+
 #[test]
 fn af_xdp_heals_when_what_is_in_its_way_goes() -> Result<()> {
     let _alone = alone();

@@ -162,13 +162,15 @@ pub fn set_mac(name: &str, mac: [u8; 6]) -> Result<()> {
 /// Opens the namespace that a tap is in (linux/if_tun.h).
 const TUNGETDEVNETNS: libc::Ioctl = 0x54e3;
 
-/// Opens one queue of a tap device, which is made if there is none; it goes with its last queue.
-pub(crate) fn open_tap(name: &str) -> Result<OwnedFd> {
+/// Opens one queue of a tap device. The first one makes the device, and fails with `EBUSY` if there is one of that name,
+/// which others may read from; it goes with its last queue.
+pub(crate) fn open_tap(name: &str, first: bool) -> Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags, open};
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let tap = open("/dev/net/tun", flags, Mode::empty())?;
     let mut r = request(name)?;
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    let flags = flags | if first { libc::IFF_TUN_EXCL } else { 0 };
     r.ifr_ifru.ifru_flags = flags as libc::c_short;
     ioctl(&tap, libc::TUNSETIFF, &mut r)?;
     let mut bytes = crate::send::VNET as libc::c_int;

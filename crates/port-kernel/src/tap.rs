@@ -30,7 +30,7 @@ impl TapPort {
     /// its frames what `abilities` says.
     ///
     /// # Errors
-    /// If a netdev of another kind has the name, or this process may not make one.
+    /// If a netdev has the name, or this process may not make one.
     pub fn open(
         name: &str,
         queues: usize,
@@ -38,8 +38,8 @@ impl TapPort {
         abilities: Abilities,
     ) -> std::io::Result<TapPort> {
         let mut open = Vec::new();
-        for _ in 0..queues.clamp(1, MAX_TAP_QUEUES) {
-            let fd = Arc::new(sys::open_tap(name)?);
+        for queue in 0..queues.clamp(1, MAX_TAP_QUEUES) {
+            let fd = Arc::new(sys::open_tap(name, queue == 0)?);
             open.push(Queue { fd, receiver: Receiver::new(false) });
         }
         let (mtu, sent) = (AtomicU32::new(mtu), Sent::default());

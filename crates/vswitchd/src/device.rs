@@ -214,13 +214,14 @@ impl Opened {
         self.link().or_else(|| self.links.away(self.index.load(Relaxed)))
     }
 
-    /// True if what it was opened from is there no more. A device of our own lives as long as it is open,
-    /// though it may have moved to another namespace.
+    /// True if what it was opened from is there no more. A device of our own may have moved to another namespace, and
+    /// goes with that or when the host deletes it.
     pub(crate) fn is_gone(&self) -> bool {
         match &self.device {
             Device::Netdev(port) => self.link().is_none_or(|l| l.name != port.name()),
             Device::Xdp(_) => self.link().is_none(),
-            Device::Vhost(_) | Device::Tap(_) | Device::Patch(_) => false,
+            Device::Tap(port) => port.mac().is_none(),
+            Device::Vhost(_) | Device::Patch(_) => false,
         }
     }
 

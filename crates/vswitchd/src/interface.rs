@@ -1,7 +1,7 @@
 //! What interfaces' rows ask for, by type. What comes of it is in `device`.
 
 use crate::desired::Interface;
-use port_kernel::MAX_TAP_QUEUES;
+use port_kernel::{Links, MAX_TAP_QUEUES};
 use port_vhost::{Mode, Offers};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -91,6 +91,15 @@ impl Spec {
         match &self.what {
             What::Vhost { path, .. } => Some(path),
             _ => None,
+        }
+    }
+
+    /// Whether what could keep it from being opened is in the host as it is now: a netdev that has to be there, or one that
+    /// has the name of a device of our own.
+    pub(crate) fn is_possible(&self, name: &str, links: &Links) -> bool {
+        match &self.what {
+            What::Tap { .. } => links.by_name(name).is_none(),
+            _ => self.netdev(name).is_some_and(|netdev| links.by_name(netdev).is_some()),
         }
     }
 
@@ -271,7 +280,8 @@ pub(crate) fn mtu(i: &Interface) -> (Option<u32>, Option<String>) {
         Some(m) if MTU_RANGE.contains(&m) => (Some(m as u32), None),
         Some(m) => {
             let (least, most) = (MTU_RANGE.start(), MTU_RANGE.end());
-            let text = format!("mtu_request {m} is not in {least} to {most}; the default is used");
+            let text =
+                format!("mtu_request {m} is not in {least} to {most} and counts for nothing");
             (None, Some(text))
         }
     }

@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tracing::warn;
 
+/// Characters of a mirror's filter at most; the log has to hold a wrong one.
+const FILTER_MAX: usize = 1024;
+
 /// Where a mirror sends to, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
@@ -91,6 +94,9 @@ fn mirror(db: &Replica, uuid: Uuid, row: &Row, complain: &mut dyn FnMut(String))
 fn filter(text: &str) -> Result<Option<Arc<Match>>, String> {
     if text.is_empty() {
         return Ok(None);
+    }
+    if text.len() > FILTER_MAX {
+        return Err(format!("it has {} characters, {FILTER_MAX} are the most", text.len()));
     }
     let m = parse_match(text, &()).map_err(|e| format!("{text}: {}", e.locate(text)))?;
     if m.mask.0.in_port.get() != 0 {

@@ -1,7 +1,12 @@
 //! A NIC's queues, as many as a row asks for, and what comes spread evenly among them.
 
 use port_kernel::Rss;
+use std::io::ErrorKind;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Time for the kernel to be done with sockets that were closed.
+const CLOSING: Duration = Duration::from_millis(300);
 
 /// The table that a NIC had before it was changed, if it was; empty for the driver's own.
 #[derive(Default)]
@@ -88,13 +93,23 @@ fn follow_count(netdev: &str, asked: u32) -> Result<(), String> {
     if now.rx == asked && now.tx == asked {
         return Ok(());
     }
-    tracing::info!(
-        "{netdev} gets {asked} queues: it has {} to receive, {} to send",
-        now.rx,
-        now.tx
-    );
-    let set = port_kernel::set_queues(netdev, asked);
-    set.map_err(|e| format!("{netdev} does not take options:n_rxq={asked} (ethtool -L): {e}"))
+    let began = Instant::now();
+    loop {
+        let error = match port_kernel::set_queues(netdev, asked) {
+            Ok(()) => break,
+            Err(error) => error,
+        };
+        // Linux lets go of sockets some time after they were closed, and keeps their queues meanwhile.
+        let waits = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::ResourceBusy);
+        if !waits || began.elapsed() > CLOSING {
+            return Err(format!(
+                "{netdev} does not take options:n_rxq={asked} (ethtool -L): {error}"
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    tracing::info!("{netdev} got {asked} queues: it had {} to receive, {} to send", now.rx, now.tx);
+    Ok(())
 }
 
 /// The row's status of it: `128 entries of 4 queues, evenly; toeplitz, 40 bytes of key`.

@@ -514,14 +514,11 @@ impl Switch {
         self.links_changed();
     }
 
-    /// True if there is a netdev for an interface that has none.
+    /// True if there is a netdev for an interface that has none, or a name for a device is free.
     fn awaited_has_come(&self) -> bool {
         let wanted = self.wanted(&self.desired);
         let mut waiting = wanted.iter().filter(|(name, _)| !self.running.contains_key(**name));
-        waiting.any(|(name, w)| {
-            let netdev = w.spec.as_ref().ok().and_then(|s| s.netdev(name));
-            netdev.is_some_and(|n| self.links.by_name(n).is_some())
-        })
+        waiting.any(|(name, w)| w.spec.as_ref().is_ok_and(|s| s.is_possible(name, &self.links)))
     }
 
     /// See [`Pool::fake_interval`].
@@ -531,6 +528,10 @@ impl Switch {
 
     /// What is due every second.
     pub(crate) fn tick(&mut self) {
+        // Nobody tells of a device that ended with the namespace that it had moved to.
+        if self.running.values().any(|r| r.opened.is_gone()) {
+            self.interface_changed();
+        }
         self.pool.sample();
         let counts = self.events();
         self.coverage.sample(counts);
