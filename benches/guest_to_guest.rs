@@ -8,12 +8,11 @@
 //! At the end a third port provokes a new mask with every packet (tuple-space explosion), and the guests'
 //! packets a second are compared with those without it, in windows that alternate.
 
-use benches::{Endless, udp_frame};
+use benches::{Endless, Nothing, listening_port, pin, udp_frame};
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
-use flow::{Action, DpPort, Effects, FlowKey, FlowMask, Seen, Translate, Translation};
+use flow::{Action, DpPort, FlowKey, FlowMask, Translate, Translation};
 use packet::arch::cycles;
-use port_vhost::{Config, Mode, VhostPort};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use port_vhost::VhostPort;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -31,11 +30,6 @@ const WINDOW: Duration = Duration::from_millis(40);
 const ATTACKER: DpPort = DpPort(3);
 const ATTACK_FRAMES: u16 = 18_000;
 const ATTACK_PPS: u32 = 10_000;
-
-struct Nothing;
-impl Effects for Nothing {
-    fn apply(&self, _: &Seen) {}
-}
 
 /// From port 1 to port 2 and back. The transport source port decides; `masks` different masks are made
 /// by which bits of the destination port a flow looks at.
@@ -62,28 +56,11 @@ impl Translate for Across {
     }
 }
 
-fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    set.set(core);
-    if let Err(error) = sched_setaffinity(None, &set) {
-        println!("core {core}: not pinned: {error}");
-    }
-}
-
 fn guest(dir: &Path, name: &str) -> (Arc<VhostPort>, Driver) {
-    let path = dir.join(name);
-    let port = VhostPort::open(Config {
-        name: name.into(),
-        mode: Mode::Server,
-        path: path.clone(),
-        mtu: 1500,
-        offers: port_vhost::Offers::All,
-        on_change: Box::new(|| ()),
-    })
-    .expect("socket in a temporary directory");
+    let (port, path) = listening_port(dir, name);
     let mut config = config::Config::new(SocketMode::Connect(path)).with(wire::feature::MRG_RXBUF);
     config.queue_size = RING;
-    (Arc::new(port), Driver::connect(config).expect("the port answers"))
+    (port, Driver::connect(config).expect("the port answers"))
 }
 
 /// Both guests, each sending `flows` flows over and over, until `stop`.

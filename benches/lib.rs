@@ -5,9 +5,14 @@
 //! `cargo xtask instructions` counts instructions instead, see `instructions.rs`.
 #![forbid(unsafe_code)]
 
+use flow::{Action, DpPort, Effects, FlowKey, FlowMask, Seen, Translate, Translation};
 use packet::{BURST, Burst, BurstBuf, Lender, Set};
 use port::{Counters, Port};
+use port_vhost::{Config, Mode, Offers, VhostPort};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A UDP frame of 64 bytes over IPv4 whose source port is `flow`.
@@ -31,6 +36,54 @@ pub fn udp6_frame() -> [u8; 78] {
     f[38] = 0xfe;
     f[54..62].copy_from_slice(&[1, 0, 2, 0, 0, 24, 0, 0]);
     f
+}
+
+/// Effects of packets that cause none.
+pub struct Nothing;
+
+impl Effects for Nothing {
+    fn apply(&self, _: &Seen) {}
+}
+
+/// From ports 1 and 2, 3 and 4, and so on, each to the other.
+pub struct Pairs;
+
+impl Translate for Pairs {
+    fn translate(&self, key: &FlowKey) -> Translation {
+        let to = ((key.in_port - 1) ^ 1) + 1;
+        let actions = vec![Action::Output(DpPort(to))];
+        Translation { mask: FlowMask::default(), actions, effects: Arc::new(Nothing) }
+    }
+
+    fn generation(&self) -> u64 {
+        0
+    }
+}
+
+/// Keeps this thread on a core; says so if it cannot.
+pub fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    if let Err(error) = sched_setaffinity(None, &set) {
+        println!("core {core}: not pinned: {error}");
+    }
+}
+
+/// A port that waits for its guest at a socket in `dir`, and where that is.
+///
+/// # Panics
+/// If the socket cannot be made.
+pub fn listening_port(dir: &Path, name: &str) -> (Arc<VhostPort>, PathBuf) {
+    let path = dir.join(name);
+    let port = VhostPort::open(Config {
+        name: name.into(),
+        mode: Mode::Server,
+        path: path.clone(),
+        mtu: 1500,
+        offers: Offers::All,
+        on_change: Box::new(|| ()),
+    });
+    (Arc::new(port.expect("socket in a temporary directory")), path)
 }
 
 thread_local! {

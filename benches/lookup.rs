@@ -1,16 +1,11 @@
 //! The walk without rings: extraction, exact-match cache or megaflow classifier, execution.
 
-use benches::{Endless, udp_frame};
+use benches::{Endless, Nothing, udp_frame};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
-use flow::{Action, DpPort, Effects, FlowKey, FlowMask, Seen, Translate, Translation};
+use flow::{Action, DpPort, FlowKey, FlowMask, Translate, Translation};
 use packet::BURST;
 use std::sync::Arc;
-
-struct Nothing;
-impl Effects for Nothing {
-    fn apply(&self, _: &Seen) {}
-}
 
 /// Sends everything to port 2. With masks, a flow looks at the source port and, by the flow, at one of
 /// so many sets of the destination port's bits; with none, only at where a packet came in.

@@ -1,26 +1,19 @@
 //! Ring operations: one thread plays the guests and the switch in turn, so all memory is warm. An
 //! element is a packet out of one guest's ring and into the other's, both sides' work included.
 
+use benches::listening_port;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use packet::{BURST, BurstBuf, Set};
 use port::Port;
-use port_vhost::{Config, Mode, VhostPort};
+use port_vhost::VhostPort;
 use std::path::Path;
+use std::sync::Arc;
 use virtio_driver::config::{self, SocketMode};
 use virtio_driver::{Driver, wire};
 
 /// A port of the switch and the guest on it.
-fn guest(dir: &Path, name: &str, features: u64) -> (VhostPort, Driver) {
-    let path = dir.join(name);
-    let port = VhostPort::open(Config {
-        name: name.into(),
-        mode: Mode::Server,
-        path: path.clone(),
-        mtu: 9000,
-        offers: port_vhost::Offers::All,
-        on_change: Box::new(|| ()),
-    })
-    .expect("socket in a temporary directory");
+fn guest(dir: &Path, name: &str, features: u64) -> (Arc<VhostPort>, Driver) {
+    let (port, path) = listening_port(dir, name);
     let config = config::Config::new(SocketMode::Connect(path)).with(features);
     (port, Driver::connect(config).expect("the port answers"))
 }

@@ -4,12 +4,12 @@
 //! One thread is the switch, another both guests; the copy is made by the switch's thread in windows that
 //! alternate with the others. Not a criterion bench: medians of many short windows, in cycles a byte.
 
+use benches::{Pairs, listening_port, pin};
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
-use flow::{Action, DpPort, Effects, FlowKey, FlowMask, Seen, Translate, Translation};
+use flow::DpPort;
 use packet::arch::cycles;
 use port::Port;
-use port_vhost::{Config, Mode, Offers, VhostPort};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use port_vhost::VhostPort;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -27,34 +27,6 @@ const FRAME: usize = HEADERS + 45 * SEGMENT;
 const WINDOWS: usize = 31;
 const WINDOW: Duration = Duration::from_millis(40);
 
-struct Nothing;
-impl Effects for Nothing {
-    fn apply(&self, _: &Seen) {}
-}
-
-/// From port 1 to port 2 and back.
-struct Across;
-
-impl Translate for Across {
-    fn translate(&self, key: &FlowKey) -> Translation {
-        let to = if key.in_port == 1 { 2 } else { 1 };
-        let actions = vec![Action::Output(DpPort(to))];
-        Translation { mask: FlowMask::default(), actions, effects: Arc::new(Nothing) }
-    }
-
-    fn generation(&self) -> u64 {
-        0
-    }
-}
-
-fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    set.set(core);
-    if let Err(error) = sched_setaffinity(None, &set) {
-        println!("core {core}: not pinned: {error}");
-    }
-}
-
 /// A super-frame of TCP over IPv4; its checksums are nobody's business here.
 fn frame(_: u16, out: &mut Vec<u8>) {
     out.extend([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0]);
@@ -70,21 +42,12 @@ fn ring(buffer: usize) -> u16 {
 }
 
 fn guest(dir: &Path, name: &str, features: u64, buffer: usize) -> (Arc<VhostPort>, Driver) {
-    let path = dir.join(name);
-    let port = VhostPort::open(Config {
-        name: name.into(),
-        mode: Mode::Server,
-        path: path.clone(),
-        mtu: 1500,
-        offers: Offers::All,
-        on_change: Box::new(|| ()),
-    })
-    .expect("socket in a temporary directory");
+    let (port, path) = listening_port(dir, name);
     let all = features | feature::MRG_RXBUF | feature::CSUM | feature::HOST_TSO4;
     let mut config = config::Config::new(SocketMode::Connect(path)).with(all);
     (config.tx_buffer, config.rx_buffer) = ((FRAME + 12) as u32, buffer as u32);
     config.queue_size = ring(buffer);
-    (Arc::new(port), Driver::connect(config).expect("the port answers"))
+    (port, Driver::connect(config).expect("the port answers"))
 }
 
 /// Both guests, sending over and over until `stop`.
@@ -168,7 +131,7 @@ fn case(name: &str, features: u64, buffer: usize) {
     let (punts, stop) = (PuntQueue::default(), AtomicBool::new(false));
     let context = Context {
         ports: &map,
-        translate: &Across,
+        translate: &Pairs,
         counters: &counters,
         punts: &punts,
         thread: 0,

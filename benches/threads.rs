@@ -5,11 +5,11 @@
 //! that no thread finds lines that it would not find where guests have cores of their own. Not a criterion bench: medians
 //! over many heaps, packets for each thousand cycles of the thread that took longest.
 
+use benches::{Pairs, listening_port, pin};
 use datapath::{Context, Datapath, PortMap, PuntQueue, Registry, WalkCounters};
-use flow::{Action, DpPort, Effects, FlowKey, FlowMask, Seen, Translate, Translation};
+use flow::DpPort;
 use packet::arch::cycles;
-use port_vhost::{Config, Mode, Offers, VhostPort};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use port_vhost::VhostPort;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Barrier};
@@ -21,46 +21,11 @@ use virtio_driver::{Driver, Saturator};
 const DEPTH: u32 = 192;
 const HEAPS: usize = 1001;
 
-struct Nothing;
-impl Effects for Nothing {
-    fn apply(&self, _: &Seen) {}
-}
-
-/// Ports 1 and 2, 3 and 4, and so on: from each to the other.
-struct Across;
-
-impl Translate for Across {
-    fn translate(&self, key: &FlowKey) -> Translation {
-        let to = ((key.in_port - 1) ^ 1) + 1;
-        let actions = vec![Action::Output(DpPort(to))];
-        Translation { mask: FlowMask::default(), actions, effects: Arc::new(Nothing) }
-    }
-
-    fn generation(&self) -> u64 {
-        0
-    }
-}
-
-fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    set.set(core);
-    sched_setaffinity(None, &set).expect("two cores");
-}
-
 fn guest(dir: &Path, number: usize) -> (Arc<VhostPort>, Driver) {
-    let path = dir.join(number.to_string());
-    let port = VhostPort::open(Config {
-        name: number.to_string(),
-        mode: Mode::Server,
-        path: path.clone(),
-        mtu: 1500,
-        offers: Offers::All,
-        on_change: Box::new(|| ()),
-    })
-    .expect("socket in a temporary directory");
+    let (port, path) = listening_port(dir, &number.to_string());
     let mut config = config::Config::new(SocketMode::Connect(path)).with(feature::MRG_RXBUF);
     config.queue_size = 256;
-    (Arc::new(port), Driver::connect(config).expect("the port answers"))
+    (port, Driver::connect(config).expect("the port answers"))
 }
 
 /// What the threads share.
@@ -85,7 +50,7 @@ fn poll(
     let (counters, punts) = (WalkCounters::default(), PuntQueue::default());
     let context = Context {
         ports: map,
-        translate: &Across,
+        translate: &Pairs,
         counters: &counters,
         punts: &punts,
         thread: core,

@@ -155,25 +155,35 @@ fn the_netdev_keeps_the_queues_that_are_asked_for() -> Result<()> {
     switch.check_alive()
 }
 
-/// With busy polling the same frames come.
-#[test]
-fn busy_polling_forwards_and_is_shown() -> Result<()> {
-    let _alone = alone();
-    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+/// A switch whose bridge's own port is a host, and another host at the far end of the wire of `xe0`, an AF_XDP port whose
+/// `option` is off, refused when it is neither, and on at last.
+fn two_hosts(option: &str) -> Result<(Switch, Namespace)> {
+    let switch = Switch::start(Kind::Ours, 0x1)?;
     switch.add_bridge("br0")?;
     let far = Namespace::new()?;
     quiet_wire(&switch, "xe0", &far)?;
     far.run("ip addr add 10.1.0.2/24 dev xe0p")?;
-    add_port(&switch, "xe0", &["type=afxdp"])?;
-    wait_column(&switch, "xe0", "status", "xdp-busy-poll=\"false\"")?;
-    let set = |value: &str| switch.ctl(&["--no-wait", "set", "Interface", "xe0", value]);
-    set("options:xdp-busy-poll=sometimes")?;
-    wait_column(&switch, "xe0", "error", "neither true nor false")?;
-    set("options:xdp-busy-poll=true")?;
-    wait_healthy(&switch, "xe0")?;
-    wait_column(&switch, "xe0", "status", "xdp-busy-poll=\"true\"")?;
     on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
     on_host(&switch, "ip link set br0 up")?;
+    add_port(&switch, "xe0", &["type=afxdp"])?;
+    wait_column(&switch, "xe0", "status", &format!("{option}=\"false\""))?;
+    let set = |value: &str| {
+        let column = format!("options:{option}={value}");
+        switch.ctl(&["--no-wait", "set", "Interface", "xe0", &column])
+    };
+    set("sometimes")?;
+    wait_column(&switch, "xe0", "error", "neither true nor false")?;
+    set("true")?;
+    wait_healthy(&switch, "xe0")?;
+    wait_column(&switch, "xe0", "status", &format!("{option}=\"true\""))?;
+    Ok((switch, far))
+}
+
+/// With busy polling the same frames come.
+#[test]
+fn busy_polling_forwards_and_is_shown() -> Result<()> {
+    let _alone = alone();
+    let (mut switch, far) = two_hosts("xdp-busy-poll")?;
     far.run("ping -c 3 -i 0.1 -W 2 10.1.0.1")?;
     switch.check_alive()
 }
@@ -182,23 +192,9 @@ fn busy_polling_forwards_and_is_shown() -> Result<()> {
 #[test]
 fn checksums_are_left_to_the_kernel_where_that_is_asked_for() -> Result<()> {
     let _alone = alone();
-    let mut switch = Switch::start(Kind::Ours, 0x1)?;
-    switch.add_bridge("br0")?;
-    let far = Namespace::new()?;
-    quiet_wire(&switch, "xe0", &far)?;
-    far.run("ip addr add 10.1.0.2/24 dev xe0p")?;
-    add_port(&switch, "xe0", &["type=afxdp"])?;
-    wait_column(&switch, "xe0", "status", "xdp-tx-csum=\"false\"")?;
-    on_host(&switch, "ip addr add 10.1.0.1/24 dev br0")?;
-    on_host(&switch, "ip link set br0 up")?;
+    let (mut switch, far) = two_hosts("xdp-tx-csum")?;
     let mut server = far.start("iperf3 -s --forceflush", &switch.rundir().join("iperf.log"))?;
     server.wait_log("listening", LIMIT, 0, |t| t.contains("listening").then_some(()))?;
-    let set = |value: &str| switch.ctl(&["--no-wait", "set", "Interface", "xe0", value]);
-    set("options:xdp-tx-csum=perhaps")?;
-    wait_column(&switch, "xe0", "error", "neither true nor false")?;
-    set("options:xdp-tx-csum=true")?;
-    wait_healthy(&switch, "xe0")?;
-    wait_column(&switch, "xe0", "status", "xdp-tx-csum=\"true\"")?;
     // Its last megabytes may be lost when it ends.
     on_host(&switch, "iperf3 -n 32M -c 10.1.0.2")?;
     let counted = wait::until("most bytes to be counted", LIMIT, || {

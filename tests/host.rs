@@ -361,7 +361,6 @@ fn jumbo_frames_pass_af_xdp_in_several_parts() -> Result<()> {
     })
 }
 
-/// What keeps a netdev's queues from being had is told in the row, and over when its cause is.
 #[test]
 fn a_port_gives_up_queues_while_it_runs() -> Result<()> {
     let _alone = alone();
@@ -378,6 +377,7 @@ fn a_port_gives_up_queues_while_it_runs() -> Result<()> {
     switch.check_alive()
 }
 
+/// What keeps a netdev's queues from being had is told in the row, and over when its cause is.
 #[test]
 fn af_xdp_heals_when_what_is_in_its_way_goes() -> Result<()> {
     let _alone = alone();

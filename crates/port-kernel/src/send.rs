@@ -56,8 +56,8 @@ struct Sum {
     segments: u64,
 }
 
-/// Sends packets of a burst to a descriptor. Frames for
-/// which an MTU whose longest untagged frame has `longest` bytes is too small are dropped.
+/// Sends packets of a burst to a descriptor. Frames for which an MTU whose longest untagged frame has `longest` bytes is
+/// too small are dropped.
 pub(crate) fn send(fd: &OwnedFd, burst: &mut Burst<'_>, set: Set, longest: usize, sent: &Sent) {
     let mut sum = Sum::default();
     for i in set {

@@ -131,10 +131,7 @@ impl Port for TapPort {
     }
 
     fn wait_for(&self, queue: usize, _waker: &Arc<Waker>) -> Wait {
-        match self.queues.get(queue) {
-            Some(q) => Wait::Readable(q.fd.clone()),
-            None => Wait::Quiet,
-        }
+        self.queues.get(queue).map_or(Wait::Quiet, |q| Wait::Readable(q.fd.clone()))
     }
 }
 

@@ -20,7 +20,6 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tracing::warn;
 use vhost::vhost_user::message::{
     FrontendReq as Req, VhostUserMemory, VhostUserMemoryRegion, VhostUserSingleMemoryRegion,
     VhostUserU64, VhostUserVringAddr, VhostUserVringState,
@@ -156,13 +155,13 @@ impl<'p> Session<'p> {
             }
             Req::NET_SET_MTU => {
                 let mtu = m.body::<VhostUserU64>()?.value;
-                let (name, own) = (&self.shared.name, self.shared.mtu.load(Relaxed));
+                let own = self.shared.mtu.load(Relaxed);
                 // The guest was told this one, by its front end (`host_mtu` of QEMU): none but that can tell it.
                 if mtu > own.into() {
-                    warn!(
-                        "{name}: the front end tells its guest an MTU of {mtu}, and this port has {own}: longer \
-                         frames to the guest are dropped (mtu_request={mtu} lets them pass)"
-                    );
+                    self.shared.warn(format_args!(
+                        "the front end tells its guest an MTU of {mtu}, and this port has {own}: longer frames to \
+                         the guest are dropped (mtu_request={mtu} lets them pass)"
+                    ));
                 }
             }
             Req::SET_STATUS => {

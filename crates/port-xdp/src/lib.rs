@@ -243,8 +243,12 @@ impl XdpPort {
     }
 }
 
-/// Tries again while the kernel has not let go of what was there before, which these errors say.
-fn until_free<T>(
+/// Tries again while the kernel has not let go of what was there before, which errors of these kinds say, for `limit`
+/// at most. Sleeps meanwhile.
+///
+/// # Errors
+/// The last one.
+pub fn until_free<T>(
     limit: Duration,
     passing: &[ErrorKind],
     mut open: impl FnMut() -> Result<T>,

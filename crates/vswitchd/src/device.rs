@@ -87,41 +87,32 @@ impl Opened {
                 link = Some(found);
                 Device::Netdev(Arc::new(netdev))
             }
-            What::Xdp {
-                netdev,
-                mode,
-                queues,
-                rx_size,
-                tx_size,
-                csum_repair,
-                tx_csum,
-                gro,
-                busy_poll,
-            } => {
+            What::Xdp(x) => {
+                let netdev = &x.netdev;
                 let found = links.find(netdev);
                 let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
-                match queues {
+                match x.queues {
                     Some(queues) => before
-                        .take(netdev, *queues as u32)
+                        .take(netdev, queues as u32)
                         .inspect_err(|_| before.put_back(netdev))?,
                     None => queues::tell_unpolled(netdev),
                 }
                 let config = port_xdp::Config {
                     name: name.to_owned(),
                     index: found.index,
-                    mode: *mode,
-                    queues: queues.unwrap_or(1),
-                    rx_size: *rx_size,
-                    tx_size: *tx_size,
+                    mode: x.mode,
+                    queues: x.queues.unwrap_or(1),
+                    rx_size: x.rx_size,
+                    tx_size: x.tx_size,
                     mtu: found.mtu,
                     long_frames: true,
-                    csum_repair: *csum_repair,
-                    tx_csum: *tx_csum,
+                    csum_repair: x.csum_repair,
+                    tx_csum: x.tx_csum,
                     // Who cannot say it cannot do it.
-                    driver_csum: *tx_csum
+                    driver_csum: x.tx_csum
                         && port_kernel::xsk_tx_checksum(found.index).unwrap_or(false),
-                    gro: *gro,
-                    busy_poll: *busy_poll,
+                    gro: x.gro,
+                    busy_poll: x.busy_poll,
                 };
                 let port = XdpPort::open(&config).map_err(|e| {
                     before.put_back(netdev);
@@ -266,8 +257,8 @@ impl Opened {
 
     /// The netdev whose queue count the row asks for, and that.
     fn asked_queues(&self) -> Option<(String, usize)> {
-        let What::Xdp { queues, .. } = &self.spec.what else { return None };
-        Some((self.link()?.name, (*queues)?))
+        let What::Xdp(x) = &self.spec.what else { return None };
+        Some((self.link()?.name, x.queues?))
     }
 
     /// Gives the netdev again the queues that the row asks for, where somebody else (`ethtool -L`) changed them.

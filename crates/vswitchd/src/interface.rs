@@ -56,19 +56,24 @@ pub(crate) enum What {
     /// A netdev that the host has; `gro` joins segments of TCP that come.
     Netdev { gro: bool },
     /// A netdev's queues through AF_XDP.
-    Xdp {
-        netdev: String,
-        mode: Option<port_xdp::Mode>,
-        queues: Option<usize>,
-        rx_size: u32,
-        tx_size: u32,
-        csum_repair: Option<bool>,
-        tx_csum: bool,
-        gro: bool,
-        busy_poll: bool,
-    },
+    Xdp(Xdp),
     /// One end of a patch between bridges.
     Patch { peer: String },
+}
+
+/// What is asked of AF_XDP, as [`port_xdp::Config`] has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Xdp {
+    pub(crate) netdev: String,
+    pub(crate) mode: Option<port_xdp::Mode>,
+    /// `n_rxq`, if it is said.
+    pub(crate) queues: Option<usize>,
+    pub(crate) rx_size: u32,
+    pub(crate) tx_size: u32,
+    pub(crate) csum_repair: Option<bool>,
+    pub(crate) tx_csum: bool,
+    pub(crate) gro: bool,
+    pub(crate) busy_poll: bool,
 }
 
 impl Spec {
@@ -107,7 +112,7 @@ impl Spec {
     pub(crate) fn netdev<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         match &self.what {
             What::Netdev { .. } => Some(name),
-            What::Xdp { netdev, .. } => Some(netdev),
+            What::Xdp(x) => Some(&x.netdev),
             _ => None,
         }
     }
@@ -205,9 +210,8 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
     };
     let (rx_size, tx_size) = (size("n_rxq_desc")?, size("n_txq_desc")?);
     let gro = truth(i, GRO)?.unwrap_or(false);
-    let what =
-        What::Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, tx_csum, gro, busy_poll };
-    Ok(Spec { kind, what })
+    let x = Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, tx_csum, gro, busy_poll };
+    Ok(Spec { kind, what: What::Xdp(x) })
 }
 
 /// An option that is true or false.
@@ -272,8 +276,8 @@ fn number(
     number.ok_or_else(|| format!("options:{key}=\"{text}\" is not a number from {least} to {most}"))
 }
 
-/// The MTU that an interface's row asks for. One that cannot be is answered by the default, so that
-/// the interface works all the same, and by a line for the row's `error` column.
+/// The MTU that an interface's row asks for. One that cannot be counts as none, so that
+/// the interface works all the same, and is answered by a line for the row's `error` column.
 pub(crate) fn mtu(i: &Interface) -> (Option<u32>, Option<String>) {
     match i.mtu_request {
         None => (None, None),
@@ -344,23 +348,18 @@ mod tests {
         assert_eq!(netdev(&[]), Ok(What::Netdev { gro: false }));
         assert_eq!(netdev(&[(GRO, "true")]), Ok(What::Netdev { gro: true }));
         let xdp = spec(&row("afxdp", &[("n_rxq", "2"), ("n_rxq_desc", "1024")]), dirs);
-        let netdev = "p1".to_owned();
-        let (rx_size, tx_size) = (1024, 2048);
-        let (queues, csum_repair) = (Some(2), None);
-        let (tx_csum, gro, busy_poll) = (false, false, false);
-        let mode = None;
-        let what = What::Xdp {
-            netdev,
-            mode,
-            queues,
-            rx_size,
-            tx_size,
-            csum_repair,
-            tx_csum,
-            gro,
-            busy_poll,
+        let wanted = Xdp {
+            netdev: "p1".to_owned(),
+            mode: None,
+            queues: Some(2),
+            rx_size: 1024,
+            tx_size: 2048,
+            csum_repair: None,
+            tx_csum: false,
+            gro: false,
+            busy_poll: false,
         };
-        assert_eq!(xdp.expect("works").what, what);
+        assert_eq!(xdp.expect("works").what, What::Xdp(wanted));
         for option in [
             ("n_rxq", "17"),
             ("n_txq_desc", "1000"),
@@ -436,7 +435,8 @@ mod tests {
         assert_eq!((mtu(None), mtu(Some(68))), ((None, None), (Some(68), None)));
         assert_eq!(mtu(Some(9702)), (Some(9702), None));
         for bad in [67, 9703, -1] {
-            assert!(matches!(mtu(Some(bad)), (None, Some(_))));
+            let wrong = format!("mtu_request {bad} is not in 68 to 9702 and counts for nothing");
+            assert_eq!(mtu(Some(bad)), (None, Some(wrong)));
         }
     }
 }

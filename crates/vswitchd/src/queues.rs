@@ -3,7 +3,7 @@
 use port_kernel::Rss;
 use std::io::ErrorKind;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time for the kernel to be done with sockets that were closed.
 const CLOSING: Duration = Duration::from_millis(300);
@@ -20,8 +20,7 @@ impl Before {
     /// A line for the row's `error` column.
     pub(crate) fn take(&self, netdev: &str, asked: u32) -> Result<(), String> {
         let (before, all) = (port_kernel::rss(netdev), port_kernel::queues(netdev));
-        let counted = follow_count(netdev, asked);
-        let Ok(before) = before else { return counted };
+        let Ok(before) = before else { return follow_count(netdev, asked) };
         let is_own = all.is_ok_and(|all| before.is_even(all.rx));
         let spread = |now: &Rss| {
             let done = spread(netdev, now, asked);
@@ -31,10 +30,10 @@ impl Before {
             done
         };
         // Linux gives no fewer queues than a table names that somebody has set.
-        match counted {
-            Err(_) if !before.is_below(asked) && spread(&before) => follow_count(netdev, asked)?,
-            counted => counted?,
+        if !before.is_below(asked) {
+            spread(&before);
         }
+        follow_count(netdev, asked)?;
         let now = port_kernel::rss(netdev).map_err(|e| format!("{netdev} says no table: {e}"))?;
         if now.is_even(asked) || spread(&now) || now.is_below(asked) {
             return Ok(());
@@ -93,21 +92,11 @@ fn follow_count(netdev: &str, asked: u32) -> Result<(), String> {
     if now.rx == asked && now.tx == asked {
         return Ok(());
     }
-    let began = Instant::now();
-    loop {
-        let error = match port_kernel::set_queues(netdev, asked) {
-            Ok(()) => break,
-            Err(error) => error,
-        };
-        // Linux lets go of sockets some time after they were closed, and keeps their queues meanwhile.
-        let waits = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::ResourceBusy);
-        if !waits || began.elapsed() > CLOSING {
-            return Err(format!(
-                "{netdev} does not take options:n_rxq={asked} (ethtool -L): {error}"
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    // Linux lets go of sockets some time after they were closed, and keeps their queues meanwhile.
+    let limit = if asked < now.rx.max(now.tx) { CLOSING } else { Duration::ZERO };
+    let set = || port_kernel::set_queues(netdev, asked);
+    port_xdp::until_free(limit, &[ErrorKind::InvalidInput], set)
+        .map_err(|e| format!("{netdev} does not take options:n_rxq={asked} (ethtool -L): {e}"))?;
     tracing::info!("{netdev} got {asked} queues: it had {} to receive, {} to send", now.rx, now.tx);
     Ok(())
 }

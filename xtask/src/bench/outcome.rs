@@ -174,9 +174,7 @@ impl Outcome {
             discarded,
         })
     }
-}
 
-impl Outcome {
     /// What the rounds with the cores at `place` came to.
     pub fn at(&self, place: Place) -> Option<&Summary> {
         [Some(&self.main), self.elsewhere.as_ref()].into_iter().flatten().find(|s| s.place == place)

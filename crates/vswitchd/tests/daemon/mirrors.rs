@@ -77,6 +77,8 @@ fn a_filter_says_which_packets_are_mirrored() {
     check("ip", true);
     check("nonsense=1", false);
     d.wait_log("mirror x is off: its filter is wrong: nonsense=1:");
+    check(&"a".repeat(2000), false);
+    d.wait_log("mirror x is off: its filter is wrong: it has 2000 characters, 1024 are the most");
     check("udp,udp_dst=0/0x8000", true);
     let flows = d.appctl("dpctl/dump-flows");
     assert!(flows.contains("eth_type(0x0800)"), "{flows}");
