@@ -166,7 +166,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let rounds = usize::from(arguments.pairs).div_ceil(3);
         results.host_guest = host_guest::run(&kinds, rounds, sleep_us)?;
     } else if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
-        measure_all(&kinds, &scenarios, &plan, &mut results)?;
+        // What was measured before a scenario failed is not lost.
+        let measured = measure_all(&kinds, &scenarios, &plan, &mut results);
+        measured.inspect_err(|_| {
+            let _ = results.write_json(&arguments.json);
+        })?;
     }
     if !arguments.sizes && !arguments.host_guest && (arguments.testpmd || arguments.all) {
         println!("\ntestpmd as load");
