@@ -86,6 +86,7 @@ pub(crate) fn can_take(features: u64) -> Abilities {
 pub(crate) const PROTOCOL: Protocol = Protocol::MQ
     .union(Protocol::REPLY_ACK)
     .union(Protocol::MTU)
+    .union(Protocol::BACKEND_REQ)
     .union(Protocol::CONFIGURE_MEM_SLOTS)
     .union(Protocol::STATUS);
 

@@ -8,10 +8,11 @@
 //! The `vhost` crate's message types are used; its dispatcher refuses stock QEMU's order of messages,
 //! and the `virtio-queue` crate's rings cost 9 to 14 times as much a packet, so both are our own.
 //!
-//! `unsafe` is in [`claim`], in [`link`], [`message`] and [`session`] (descriptors from the kernel
+//! `unsafe` is in [`claim`], in [`call`], [`link`] and [`message`] (descriptors from the kernel
 //! and from the front end), in [`numa`] (a question to the kernel), in [`ring`] (guest memory) and in
 //! [`sigbus`] (guest memory that went away).
 
+mod call;
 mod claim;
 mod features;
 mod link;

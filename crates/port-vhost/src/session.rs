@@ -8,14 +8,15 @@
 
 mod rings;
 
+use crate::call::{Call, checked_kick};
 use crate::features;
 use crate::link::fd;
 use crate::mem::{GuestMemory, MAX_SLOTS, RegionSpec};
 use crate::message::{Connection, Message, ProtocolError, wait_readable};
 use crate::{MAX_QUEUE_PAIRS, MAX_VRINGS, Shared};
-use rings::{Setup, never_block};
+use rings::Setup;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,7 +26,6 @@ use vhost::vhost_user::message::{
     VhostUserU64, VhostUserVringAddr, VhostUserVringState,
 };
 use vm_memory::ByteValued;
-use vmm_sys_util::eventfd::EventFd;
 
 /// How often the call descriptors are looked at, see [`Session::check_calls`]: as long as one front
 /// end can make a PMD thread wait.
@@ -55,12 +55,14 @@ pub(crate) struct Session<'p> {
     status: u8,
     mem: Arc<GuestMemory>,
     rings: Vec<Setup>,
+    /// For requests of ours, of which there are none. User-mode Linux cannot do without it, and would see it close.
+    channel: Option<File>,
 }
 
 impl<'p> Session<'p> {
     pub(crate) fn new(shared: &'p Shared, conn: Connection<'p>) -> Session<'p> {
         let mem = Arc::default();
-        Session { shared, conn, features: 0, status: 0, mem, rings: Vec::new() }
+        Session { shared, conn, features: 0, status: 0, mem, rings: Vec::new(), channel: None }
     }
 
     /// Follows messages until the front end goes or the port is closed.
@@ -122,6 +124,7 @@ impl<'p> Session<'p> {
             Req::SET_MEM_TABLE => usize::MAX,
             Req::ADD_MEM_REG | Req::REM_MEM_REG => 1,
             Req::SET_VRING_KICK | Req::SET_VRING_CALL | Req::SET_VRING_ERR => 1,
+            Req::SET_BACKEND_REQ_FD => 1,
             _ => 0,
         };
         if m.fds.len() > fds_allowed {
@@ -172,6 +175,7 @@ impl<'p> Session<'p> {
                 }
             }
             Req::GET_STATUS => return Ok(Reply::u64(self.status.into())),
+            Req::SET_BACKEND_REQ_FD => self.channel = Some(m.one_fd()?),
             _ => return self.dispatch_ring(request, m),
         }
         Ok(Reply::Done)
@@ -237,22 +241,24 @@ impl<'p> Session<'p> {
         let value = m.body::<VhostUserU64>()?.value;
         let i = self.ring(m.code, (value & 0xff) as u32)?;
         let file = if value & NO_FD != 0 { None } else { Some(m.one_fd()?) };
-        let file = file.map(|f| checked_event(m.code, f)).transpose()?;
-        match request {
-            Req::SET_VRING_KICK => {
-                // It says that the ring may start; who waits for a guest's packets waits for it.
-                if is_transmit(i) {
-                    self.shared.vring(i).set_kick(file.map(|f| Arc::new(f.into())));
-                }
-                self.rings[i].kicked = true;
-                self.start(i);
-                self.changed();
+        if request == Req::SET_VRING_KICK {
+            let file = file.map(checked_kick).transpose()?;
+            // It says that the ring may start; who waits for a guest's packets waits for it.
+            if is_transmit(i) {
+                self.shared.vring(i).set_kick(file.map(|f| Arc::new(f.into())));
             }
+            self.rings[i].kicked = true;
+            self.start(i);
+            self.changed();
+            return Ok(());
+        }
+        let call = file.map(|f| Call::new(m.code, f)).transpose()?;
+        match request {
             Req::SET_VRING_CALL => {
-                self.rings[i].call = file.map(|f| Arc::new(event_fd(f)));
+                self.rings[i].call = call.map(Arc::new);
                 self.shared.vring(i).set_call(self.rings[i].call.clone());
             }
-            _ => self.rings[i].err = file.map(event_fd),
+            _ => self.rings[i].err = call,
         }
         Ok(())
     }
@@ -293,7 +299,8 @@ impl<'p> Session<'p> {
             head.as_mut_slice().copy_from_slice(b);
             head.num_regions as usize
         });
-        let Some(n) = table.filter(|&n| size == 8 + n * size_of::<VhostUserMemoryRegion>()) else {
+        // Linux' own front end (user-mode Linux) sends room for two regions, however many there are.
+        let Some(n) = table.filter(|&n| size >= 8 + n * size_of::<VhostUserMemoryRegion>()) else {
             return Err(ProtocolError::Size { code, size });
         };
         if m.fds.len() != n {
@@ -348,22 +355,4 @@ fn region(r: VhostUserSingleMemoryRegion) -> RegionSpec {
 /// True if ring `i` is one that the guest transmits on.
 fn is_transmit(i: usize) -> bool {
     i % 2 == 1
-}
-
-/// A descriptor from the front end that is an eventfd, and does not block a PMD thread. Anything else
-/// is refused, and so are all if /proc cannot say: a write to a file or a pipe has other effects.
-fn checked_event(code: u32, file: File) -> Result<File, ProtocolError> {
-    let name = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    if !name.is_ok_and(|n| n.as_os_str() == "anon_inode:[eventfd]") {
-        let what = "the descriptor is not an eventfd".to_string();
-        return Err(ProtocolError::Value { code, what });
-    }
-    never_block(file.as_fd())?;
-    Ok(file)
-}
-
-/// A descriptor that was found to be an eventfd.
-fn event_fd(file: File) -> EventFd {
-    // SAFETY: `into_raw_fd` gives up the descriptor, so the EventFd is its only owner.
-    unsafe { EventFd::from_raw_fd(file.into_raw_fd()) }
 }

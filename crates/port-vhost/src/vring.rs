@@ -1,5 +1,6 @@
 //! One virtqueue of a port, as PMD threads and the session share it.
 
+use crate::call::Call;
 use crate::claim::{Claim, Claimed};
 use crate::ring::{AnyRing, RingFault};
 use packet::{Burst, BurstBuf, DropReason, Lender, Set};
@@ -32,7 +33,7 @@ struct Kicks {
 pub(crate) struct Vring {
     ring: Claim<Option<AnyRing>>,
     /// Where its interrupts go, for the session alone.
-    call: Mutex<Option<Arc<EventFd>>>,
+    call: Mutex<Option<Arc<Call>>>,
     /// Not touched on the packet path.
     kicks: Mutex<Kicks>,
     /// The ring runs and is enabled; looked at before the claim is tried.
@@ -138,7 +139,7 @@ impl Vring {
     }
 
     /// Changes where the ring's interrupts go.
-    pub(crate) fn set_call(&self, call: Option<Arc<EventFd>>) {
+    pub(crate) fn set_call(&self, call: Option<Arc<Call>>) {
         let mut ring = self.claim();
         if let Some(ring) = &mut *ring {
             ring.set_call(call.clone());
@@ -165,22 +166,10 @@ impl Vring {
         ring.tell(&self.counters);
     }
 
-    /// Sees to it that no PMD thread waits in a write to the call descriptor. A front end shares its
-    /// flags and its counter, so it can make it blocking and full at any time. True if it did.
+    /// Sees to it that no PMD thread waits in a call. True if the front end had made that possible.
     pub(crate) fn unblock(&self) -> bool {
-        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
         let call = self.call.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(call) = &*call else { return false };
-        let fd = crate::link::fd(call);
-        match fcntl_getfl(fd) {
-            Ok(flags) if !flags.contains(OFlags::NONBLOCK) => {
-                // From now on nobody waits; who does already goes on when the counter is taken.
-                let _ = fcntl_setfl(fd, flags | OFlags::NONBLOCK);
-                let _ = call.read();
-                true
-            }
-            _ => false,
-        }
+        call.as_ref().is_some_and(|call| call.unblock())
     }
 
     /// The rule that was broken since the last call, and where the ring stands.

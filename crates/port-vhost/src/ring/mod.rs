@@ -16,12 +16,12 @@ mod tx;
 pub(crate) use packed::Packed;
 pub(crate) use split::Split;
 
+use crate::call::Call;
 use crate::mem::{GuestMemory, Window};
 use packet::{Abilities, BURST, Burst, BurstBuf, Set};
 use port::QueueCounters;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use vmm_sys_util::eventfd::EventFd;
 
 /// Descriptor flags (virtio 1.3, 2.7.5 and 2.8.1).
 pub(crate) const F_NEXT: u16 = 1;
@@ -253,7 +253,7 @@ pub(crate) struct Ring<L> {
     header: usize,
     mergeable: bool,
     abilities: Abilities,
-    call: Option<Arc<EventFd>>,
+    call: Option<Arc<Call>>,
     /// Buffers behind the packets of the burst that is out, or that are being filled.
     lent: [Lent; BURST],
     lent_count: usize,
@@ -273,7 +273,7 @@ impl<L: Layout> Ring<L> {
         layout: L,
         mem: Arc<GuestMemory>,
         spec: &RingSpec,
-        call: Option<Arc<EventFd>>,
+        call: Option<Arc<Call>>,
     ) -> Self {
         Ring {
             layout,
@@ -298,7 +298,7 @@ impl<L: Layout> Ring<L> {
     }
 
     /// Sets where interrupts go.
-    pub(crate) fn set_call(&mut self, call: Option<Arc<EventFd>>) {
+    pub(crate) fn set_call(&mut self, call: Option<Arc<Call>>) {
         self.call = call;
     }
 
@@ -414,7 +414,7 @@ impl<L: Layout> Ring<L> {
             && let Some(call) = &self.call
         {
             // The descriptor is non-blocking; a full counter already says what this would.
-            let _ = call.write(1);
+            call.tell();
             c.notified();
         }
     }
@@ -505,7 +505,7 @@ impl AnyRing {
         either!(self, r => r.base())
     }
 
-    pub(crate) fn set_call(&mut self, call: Option<Arc<EventFd>>) {
+    pub(crate) fn set_call(&mut self, call: Option<Arc<Call>>) {
         either!(self, r => r.set_call(call))
     }
 

@@ -1,15 +1,13 @@
 //! The rings of a connected front end: started when all is known of them, stopped, reported.
 
 use super::Session;
+use crate::call::Call;
 use crate::features::{bit, can_take, has, may_ask};
-use crate::link::fd;
 use crate::message::ProtocolError;
 use crate::ring::{AnyRing, Packed, Ring, RingSpec, Split};
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use vhost::vhost_user::message::FrontendReq as Req;
-use vmm_sys_util::eventfd::EventFd;
 
 /// What a front end said of one ring.
 #[derive(Debug, Default)]
@@ -22,8 +20,8 @@ pub(super) struct Setup {
     pub(super) kicked: bool,
     /// What SET_VRING_ENABLE said last.
     pub(super) enabled: Option<bool>,
-    pub(super) call: Option<Arc<EventFd>>,
-    pub(super) err: Option<EventFd>,
+    pub(super) call: Option<Arc<Call>>,
+    pub(super) err: Option<Call>,
     pub(super) running: bool,
 }
 
@@ -125,10 +123,9 @@ impl Session<'_> {
         self.shared.warn(format_args!("vring {i} disabled: {fault}"));
         let ring = &mut self.rings[i];
         (ring.running, ring.kicked, ring.base) = (false, false, base);
-        if let Some(err) = &ring.err
-            && never_block(fd(err)).is_ok()
-        {
-            let _ = err.write(1);
+        if let Some(err) = &ring.err {
+            err.unblock();
+            err.tell();
         }
     }
 
@@ -173,10 +170,4 @@ impl Session<'_> {
             None => Ok(()),
         }
     }
-}
-
-/// Makes writes to `fd` fail where they would wait.
-pub(super) fn never_block(fd: BorrowedFd<'_>) -> std::io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(fd)?;
-    Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
 }
