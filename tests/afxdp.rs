@@ -216,7 +216,8 @@ fn a_nic_spreads_what_it_receives_among_the_queues_that_are_polled() -> Result<(
     let dir = tempfile::TempDir::new()?;
     let programs = ["vswitchd", "vswitchctl"].map(|name| stripped(name, dir.path()));
     let programs = programs.into_iter().collect::<Result<_>>()?;
-    let options = guest::Options { queues: 2, properties: "rss=on,hash=on", programs };
+    let properties = "rss=on,hash=on";
+    let options = guest::Options { queues: 2, properties, programs, ..Default::default() };
     let mut host = guest::Guest::start_on_tap(1, &wire, "t0", &options)?;
     host.wait_booted()?;
     let ctl = |arguments: &str| format!("vswitchctl --rundir /run {arguments}");

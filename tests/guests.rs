@@ -1,9 +1,10 @@
-//! Two QEMU guests on one bridge: ping and iperf3, in both socket modes and with two queue pairs.
+//! Two guests on one bridge, of QEMU and of user-mode Linux: ping and iperf3, in both socket modes and with two queue pairs.
 
 use anyhow::{Context, Result, ensure};
+use lab::alone;
+use lab::guest::{self, Machine};
 use lab::scene::{PORTS, TwoGuests};
 use lab::switch::{Kind, SocketMode};
-use lab::{alone, guest};
 
 /// Seconds of iperf3.
 const SECONDS: u32 = 5;
@@ -30,9 +31,26 @@ fn guests_talk_over_two_queues() -> Result<()> {
     talk(SocketMode::SwitchConnects, 2, "")
 }
 
+/// Another front end than QEMU's: Linux' own driver for vhost-user.
+#[test]
+fn guests_of_user_mode_linux_talk_when_the_switch_connects() -> Result<()> {
+    let machine = Machine::UserMode;
+    talk_with(SocketMode::SwitchConnects, guest::Options { machine, ..Default::default() })
+}
+
+#[test]
+fn guests_of_user_mode_linux_talk_when_the_switch_listens() -> Result<()> {
+    let machine = Machine::UserMode;
+    talk_with(SocketMode::SwitchListens, guest::Options { machine, ..Default::default() })
+}
+
 fn talk(mode: SocketMode, queues: u16, properties: &'static str) -> Result<()> {
+    talk_with(mode, guest::Options { queues, properties, ..guest::Options::default() })
+}
+
+fn talk_with(mode: SocketMode, options: guest::Options) -> Result<()> {
     let _alone = alone();
-    let options = guest::Options { queues, properties, ..guest::Options::default() };
+    let (queues, properties) = (options.queues.max(1), options.properties);
     let kind = Kind::from_environment()?;
     let mut scene = TwoGuests::start_with(kind, 0x1, mode, [&options, &options])?;
     if properties == HOST_MTU && kind == Kind::Ours {
@@ -48,6 +66,7 @@ fn talk(mode: SocketMode, queues: u16, properties: &'static str) -> Result<()> {
     server.run("iperf3 -s -D")?;
     let iperf = format!("iperf3 -f m -t {SECONDS} -P {queues} -c {}", addresses[1]);
     for direction in ["", " -R"] {
+        server.wait_iperf3()?;
         let report = client.run(&format!("{iperf}{direction}"))?;
         let mbits = received_mbits(&report)?;
         println!("{mode:?}, {queues} queues{direction}: {mbits} Mbit/s");

@@ -75,7 +75,7 @@ fn scene(second: &'static str) -> Result<TwoGuests> {
     let [first, second] = ["", second].map(|properties| Options {
         properties,
         programs: programs.clone(),
-        queues: 1,
+        ..Options::default()
     });
     TwoGuests::start_with(Kind::Ours, 0x1, SocketMode::SwitchConnects, [&first, &second])
 }

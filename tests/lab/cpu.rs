@@ -92,6 +92,17 @@ pub fn pin_process(pid: u32, core: usize) -> Result<()> {
     Ok(())
 }
 
+/// The processes that process `pid` has started and not outlived.
+pub fn children(pid: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for thread in threads(pid)? {
+        let path = format!("/proc/{pid}/task/{}/children", thread.tid);
+        let text = fs::read_to_string(path).context("the kernel does not list children")?;
+        found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    Ok(found)
+}
+
 /// Keeps this thread on `core`, and before what else wants it (nice -20). Needs root.
 pub fn take(core: usize) -> Result<()> {
     let mut set = CpuSet::new();

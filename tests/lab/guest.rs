@@ -1,4 +1,5 @@
-//! QEMU virtual machines with one virtio-net device on a vhost-user port, commanded over the serial console.
+//! Virtual machines with one virtio-net device on a vhost-user port, commanded over their console: QEMU's, or user-mode
+//! Linux ([`crate::user_mode`]).
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,10 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::guest_image;
 use crate::netns::Namespace;
+use crate::packages::{QEMU, USER_MODE_LINUX};
 use crate::process::{self, Process};
 use crate::switch::{SocketMode, VhostPort};
+use crate::{cpu, guest_image, user_mode};
 
 /// Guest memory: enough for the kernel, the unpacked root file system and iperf3's buffers.
 const MEMORY_MB: u32 = 256;
@@ -27,9 +29,21 @@ pub fn address(number: u8) -> String {
     format!("10.9.0.{}", number + 1)
 }
 
+/// What runs a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Machine {
+    /// QEMU, which emulates the processor: a stock kernel, and most of the time is the emulator's.
+    #[default]
+    Emulated,
+    /// User-mode Linux: a kernel that is a program, its code run by the processor itself; one processor, one queue pair.
+    UserMode,
+}
+
 /// What a guest has.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// What runs it.
+    pub machine: Machine,
     /// Queue pairs, and as many processors; 0 is 1.
     pub queues: u16,
     /// Properties of its device for QEMU, as `guest_csum=off`.
@@ -42,6 +56,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Guest {
     number: u8,
+    machine: Machine,
     process: Process,
     console: ChildStdin,
     commands: u32,
@@ -52,43 +67,58 @@ impl Guest {
     /// Starts guest `number` (its MAC address is 52:54:00:00:00:NUMBER) on `port`. Returns before it has booted:
     /// see [`Guest::wait_booted`].
     pub fn start(number: u8, port: &VhostPort, options: &Options) -> Result<Guest> {
-        let command = process::command("qemu-system-x86_64");
-        Guest::start_as(number, command, vhost_user(port, options), options)
+        let dir = tempfile::Builder::new().prefix("lab-guest-").tempdir_in("/tmp")?;
+        let (program, arguments) = match options.machine {
+            Machine::Emulated => (QEMU, qemu_arguments(number, vhost_user(port, options), options)),
+            Machine::UserMode => {
+                let device = user_mode::vhost_user(dir.path(), port)?;
+                (USER_MODE_LINUX, user_mode::arguments(device))
+            }
+        };
+        Guest::start_as(number, process::command(program.file), arguments, dir, options)
     }
 
-    /// The same on a tap of a namespace, made with `vnet_hdr`, and `multi_queue` for several queues, that QEMU itself reads
-    /// and writes.
+    /// The same on a tap of a namespace, that it reads and writes itself: for QEMU one made with `vnet_hdr`, and
+    /// `multi_queue` for several queues.
     pub fn start_on_tap(
         number: u8,
         namespace: &Namespace,
         tap: &str,
         options: &Options,
     ) -> Result<Guest> {
+        let dir = tempfile::Builder::new().prefix("lab-guest-").tempdir_in("/tmp")?;
+        let (program, arguments) = match options.machine {
+            Machine::Emulated => {
+                (QEMU, qemu_arguments(number, vec![qemu_tap(tap, options)], options))
+            }
+            Machine::UserMode => (USER_MODE_LINUX, user_mode::arguments(user_mode::tap(tap))),
+        };
         let mut command = process::command("nsenter");
-        command.args(["-t", &namespace.pid().to_string(), "-n", "--", "qemu-system-x86_64"]);
-        let queues = options.queues.max(1);
-        let netdev = format!(
-            "-netdev tap,id=n0,ifname={tap},script=no,downscript=no,vhost=off,queues={queues}"
-        );
-        Guest::start_as(number, command, vec![netdev], options)
+        command.args(["-t", &namespace.pid().to_string(), "-n", "--", program.file]);
+        Guest::start_as(number, command, arguments, dir, options)
     }
 
-    /// With the network device that `netdev` describes.
     fn start_as(
         number: u8,
         mut command: Command,
-        netdev: Vec<String>,
+        arguments: Vec<String>,
+        dir: TempDir,
         options: &Options,
     ) -> Result<Guest> {
-        let image = guest_image::prepare(&options.programs)?;
-        let dir = tempfile::Builder::new().prefix("lab-guest-").tempdir_in("/tmp")?;
-        command.args(arguments(number, netdev, options));
-        command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
+        let image = guest_image::prepare(options.machine, &options.programs)?;
+        command.args(arguments);
+        match options.machine {
+            Machine::Emulated => {
+                command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs)
+            }
+            Machine::UserMode => command.arg(format!("initrd={}", image.initramfs.display())),
+        };
         command.stdin(Stdio::piped());
         let name = format!("guest {number}");
         let mut process = Process::start(&name, &mut command, &dir.path().join("console.log"))?;
         let console = process.take_stdin().context("the guest has no console")?;
-        Ok(Guest { number, process, console, commands: 0, _dir: dir })
+        let machine = options.machine;
+        Ok(Guest { number, machine, process, console, commands: 0, _dir: dir })
     }
 
     /// Its number.
@@ -104,7 +134,25 @@ impl Guest {
     /// Waits until it takes commands.
     pub fn wait_booted(&mut self) -> Result<()> {
         let ready = |log: &str| log.contains("<<ready").then_some(());
-        self.process.wait_log("the end of booting", BOOT_LIMIT, 0, ready)
+        self.process.wait_log("the end of booting", BOOT_LIMIT, 0, ready)?;
+        if self.machine == Machine::UserMode {
+            self.run(&user_mode::name_device(self.number))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the guest's iperf3 listens: after it was started, and again after each run.
+    pub fn wait_iperf3(&mut self) -> Result<()> {
+        self.run("until netstat -ltn | grep -q :5201; do usleep 50000; done").map(drop)
+    }
+
+    /// Keeps it on one core, once it has booted.
+    pub fn pin(&self, core: usize) -> Result<()> {
+        cpu::pin_process(self.process.id(), core)?;
+        // Programs of user-mode Linux are processes of the host.
+        cpu::children(self.process.id())?
+            .into_iter()
+            .try_for_each(|pid| cpu::pin_process(pid, core))
     }
 
     /// Runs a shell command in the guest; returns what it printed, or fails with it if its status is not 0.
@@ -149,7 +197,12 @@ fn vhost_user(port: &VhostPort, options: &Options) -> Vec<String> {
     ]
 }
 
-fn arguments(number: u8, netdev: Vec<String>, options: &Options) -> Vec<String> {
+fn qemu_tap(tap: &str, options: &Options) -> String {
+    let queues = options.queues.max(1);
+    format!("-netdev tap,id=n0,ifname={tap},script=no,downscript=no,vhost=off,queues={queues}")
+}
+
+fn qemu_arguments(number: u8, netdev: Vec<String>, options: &Options) -> Vec<String> {
     let queues = options.queues.max(1);
     let comma = if options.properties.is_empty() { "" } else { "," };
     let device = format!(

@@ -9,15 +9,16 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cpio::Archive;
-use crate::packages::{ETHTOOL, IPERF3};
+use crate::guest::Machine;
+use crate::packages::{ETHTOOL, IPERF3, USER_MODE_LINUX};
 use crate::process::{command, output};
 use crate::progress::Step;
 
 /// The package that names Debian's current kernel for virtual machines.
 const KERNEL_META_PACKAGE: &str = "linux-image-cloud-amd64";
 
-/// What a virtio-net device needs, each after what it depends on.
-const MODULES: [&str; 8] = [
+/// What a virtio-net device of QEMU needs, each after what it depends on.
+const MODULES: &[&str] = &[
     "net/core/failover.ko",
     "drivers/net/net_failover.ko",
     "drivers/virtio/virtio_ring.ko",
@@ -27,6 +28,10 @@ const MODULES: [&str; 8] = [
     "drivers/virtio/virtio_pci.ko",
     "drivers/net/virtio_net.ko",
 ];
+
+/// The same where virtio is built in, as in user-mode Linux.
+const USER_MODE_MODULES: &[&str] =
+    &["net/core/failover.ko", "drivers/net/net_failover.ko", "drivers/net/virtio_net.ko"];
 
 /// The guest's first process: sets up, then runs one command per line of the serial console. A line is a
 /// number and a command; the answer lies between `<<NUMBER` and `>>NUMBER STATUS`.
@@ -48,7 +53,7 @@ done
 poweroff -f
 "#;
 
-/// What QEMU boots.
+/// What a guest boots.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// The kernel.
@@ -59,15 +64,26 @@ pub struct Image {
 
 /// Makes the image in `TARGET/lab`, where the kernel is kept for the next time. `programs` get into the guest's
 /// `/bin` besides iperf3 and ethtool.
-pub fn prepare(programs: &[PathBuf]) -> Result<Image> {
+pub fn prepare(machine: Machine, programs: &[PathBuf]) -> Result<Image> {
     let dir = lab_dir()?;
-    let root = kernel_root(&dir)?;
-    let kernel = only_entry(&root.join("boot"), "vmlinuz-")?;
-    let modules = only_entry(&root.join("lib/modules"), "")?.join("kernel");
+    let (kernel, modules, needed) = match machine {
+        Machine::Emulated => {
+            let root = kernel_root(&dir)?;
+            let modules = only_entry(&root.join("lib/modules"), "")?;
+            (only_entry(&root.join("boot"), "vmlinuz-")?, modules, MODULES)
+        }
+        Machine::UserMode => {
+            let modules = only_entry(Path::new("/usr/lib/uml/modules"), "")?;
+            (USER_MODE_LINUX.file.into(), modules, USER_MODE_MODULES)
+        }
+    };
     // Written aside and renamed, as another test may be doing the same.
     let temporary = tempfile::NamedTempFile::new_in(&dir)?;
-    write_initramfs(temporary.as_file(), &modules, programs)?;
-    let initramfs = dir.join("initramfs.cpio");
+    write_initramfs(temporary.as_file(), &modules.join("kernel"), needed, programs)?;
+    let initramfs = dir.join(match machine {
+        Machine::Emulated => "initramfs.cpio",
+        Machine::UserMode => "initramfs-user-mode.cpio",
+    });
     temporary.persist(&initramfs)?;
     Ok(Image { kernel, initramfs })
 }
@@ -130,7 +146,12 @@ fn only_entry(dir: &Path, prefix: &str) -> Result<PathBuf> {
     bail!("{} has no entry {prefix}*", dir.display())
 }
 
-fn write_initramfs(file: &File, modules: &Path, programs: &[PathBuf]) -> Result<()> {
+fn write_initramfs(
+    file: &File,
+    modules: &Path,
+    needed_modules: &[&str],
+    programs: &[PathBuf],
+) -> Result<()> {
     let mut archive = Archive::new(BufWriter::new(file));
     for dir in ["bin", "dev", "lib", "lib64", "modules", "proc", "sys", "tmp"] {
         archive.directory(dir)?;
@@ -153,7 +174,7 @@ fn write_initramfs(file: &File, modules: &Path, programs: &[PathBuf]) -> Result<
         add(&mut archive, &format!("{dir}/{name}"), &library)?;
     }
     let mut names = Vec::new();
-    for module in MODULES {
+    for module in needed_modules {
         let name = module.rsplit('/').next().unwrap_or(module);
         add(&mut archive, &format!("modules/{name}"), &modules.join(module))?;
         names.push(name);

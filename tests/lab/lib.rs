@@ -1,7 +1,7 @@
 //! The laboratory: real peers for the switch on one machine.
 //!
 //! [`switch::Switch`] is the switch under test, ours or OVS-DPDK, behind the same operations.
-//! [`testpmd::Testpmd`] is DPDK's virtio driver as load; [`guest::Guest`] is a QEMU virtual machine.
+//! [`testpmd::Testpmd`] is DPDK's virtio driver as load; [`guest::Guest`] is a virtual machine.
 //! Everything started here dies with its owner: at drop, and through the kernel if the owner is killed.
 #![forbid(unsafe_code)]
 
@@ -16,9 +16,11 @@ pub mod ovs;
 pub mod packages;
 pub mod process;
 pub mod progress;
+mod relay;
 pub mod scene;
 pub mod switch;
 pub mod testpmd;
+mod user_mode;
 pub mod wait;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

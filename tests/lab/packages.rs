@@ -27,6 +27,9 @@ impl Package {
 
 /// QEMU for the guests.
 pub const QEMU: Package = Package { name: "qemu-system-x86", file: "/usr/bin/qemu-system-x86_64" };
+/// Linux as a program, with its modules: a guest whose processor is not emulated.
+pub const USER_MODE_LINUX: Package =
+    Package { name: "user-mode-linux", file: "/usr/bin/linux.uml" };
 /// The traffic generator in the guests.
 pub const IPERF3: Package = Package { name: "iperf3", file: "/usr/bin/iperf3" };
 /// What a guest's device can do.
@@ -53,9 +56,11 @@ pub const IP: Package = Package { name: "iproute2", file: "/usr/sbin/ip" };
 
 /// What two QEMU guests need.
 pub const FOR_GUESTS: &[Package] = &[QEMU, IPERF3, ETHTOOL, BUSYBOX];
+/// What guests of user-mode Linux need.
+pub const FOR_USER_MODE: &[Package] = &[USER_MODE_LINUX, IPERF3, ETHTOOL, BUSYBOX];
 /// What `cargo xtask test` needs.
 pub const FOR_TEST: &[Package] =
-    &[QEMU, IPERF3, ETHTOOL, BUSYBOX, PING, IP, TESTPMD, OVS, OVS_DPDK, VALGRIND];
+    &[QEMU, USER_MODE_LINUX, IPERF3, ETHTOOL, BUSYBOX, PING, IP, TESTPMD, OVS, OVS_DPDK, VALGRIND];
 /// What `cargo xtask instructions` needs.
 pub const FOR_INSTRUCTIONS: &[Package] = &[VALGRIND];
 /// What `cargo xtask bench` needs.
