@@ -1,9 +1,11 @@
 //! Virtual machines with one virtio-net device on a vhost-user port, commanded over their console: QEMU's, or user-mode
 //! Linux ([`crate::user_mode`]).
 
+use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -37,6 +39,25 @@ pub enum Machine {
     Emulated,
     /// User-mode Linux: a kernel that is a program, its code run by the processor itself; one processor, one queue pair.
     UserMode,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Machine::Emulated => "qemu",
+            Machine::UserMode => "user-mode",
+        })
+    }
+}
+
+impl FromStr for Machine {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Machine> {
+        let found =
+            [Machine::Emulated, Machine::UserMode].into_iter().find(|m| m.to_string() == name);
+        found.with_context(|| format!("no guest is called {name}: say qemu or user-mode"))
+    }
 }
 
 /// What a guest has.

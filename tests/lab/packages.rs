@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::guest::Machine;
 use crate::progress::Step;
 use crate::wait;
 
@@ -54,10 +55,16 @@ pub const PING: Package = Package { name: "iputils-ping", file: "/usr/bin/ping" 
 /// Namespaces' netdevs.
 pub const IP: Package = Package { name: "iproute2", file: "/usr/sbin/ip" };
 
+/// What guests of a kind need.
+pub fn for_machine(machine: Machine) -> &'static [Package] {
+    match machine {
+        Machine::Emulated => FOR_GUESTS,
+        Machine::UserMode => &[USER_MODE_LINUX, IPERF3, ETHTOOL, BUSYBOX],
+    }
+}
+
 /// What two QEMU guests need.
 pub const FOR_GUESTS: &[Package] = &[QEMU, IPERF3, ETHTOOL, BUSYBOX];
-/// What guests of user-mode Linux need.
-pub const FOR_USER_MODE: &[Package] = &[USER_MODE_LINUX, IPERF3, ETHTOOL, BUSYBOX];
 /// What `cargo xtask test` needs.
 pub const FOR_TEST: &[Package] =
     &[QEMU, USER_MODE_LINUX, IPERF3, ETHTOOL, BUSYBOX, PING, IP, TESTPMD, OVS, OVS_DPDK, VALGRIND];

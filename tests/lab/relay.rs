@@ -2,7 +2,8 @@
 //! would pass on to its guest without being able to serve them.
 //!
 //! QEMU serves the control queue of virtio-net itself, so back ends offer what goes with it; user-mode Linux leaves that
-//! queue to the back end too, and its guest would wait for an answer for ever.
+//! queue to the back end too, and its guest would wait for an answer for ever. Of packed rings it says that they begin at
+//! 0 with a wrap counter of 0, where virtio has them begin with 1: OVS-DPDK then waits for ever.
 
 use std::io::{IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
@@ -20,8 +21,8 @@ use rustix::net::{
 use crate::switch::{SocketMode, VhostPort};
 
 /// Of virtio-net, all that goes with its control queue: guest offloads, the queue itself, receive modes, VLANs, extra
-/// modes, announcements, queue pairs, MAC addresses.
-const WITHHELD: u64 = 1 << 2 | 0b111_1111 << 17;
+/// modes, announcements, queue pairs, MAC addresses. And packed rings.
+const WITHHELD: u64 = 1 << 2 | 0b111_1111 << 17 | 1 << 34;
 /// The request of which the answer is changed, the message's number.
 const GET_FEATURES: u32 = 1;
 /// Bytes of a message's header: request, flags, bytes of the body.

@@ -1,20 +1,28 @@
-//! A system with two QEMU guests, for what is measured between virtual machines.
+//! A system with two guests, for what is measured between virtual machines.
 //!
-//! All systems and their guests run at once; those whose turn it is not are stopped. The processors of the guests are
-//! emulated and share one core, so their own time is in every figure, and far more of it than the switch's: systems can
-//! be compared, machines cannot.
+//! All systems and their guests run at once; those whose turn it is not are stopped. The guests share one core, and the
+//! processors of QEMU's are emulated, so their own time is in every figure, and far more of it than the switch's: systems
+//! can be compared, machines cannot. User-mode Linux (`--guests user-mode`) leaves more of it to the switch.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use lab::cpu;
-use lab::guest::{self, Guest, Options};
+use lab::guest::{self, Guest, Machine, Options};
 use lab::progress::Step;
 use lab::scene::{BRIDGE, PORTS};
 use lab::switch::{SocketMode, VhostPort};
 
 use super::LOAD_CORE;
 use super::system::{Kind, System};
+
+/// How virtual machines are run, and what lets the switch they share a machine with sleep.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// What runs them.
+    pub machine: Machine,
+    /// The longest sleep of a polling thread, in microseconds.
+    pub sleep_us: u16,
+}
 
 /// A system with its guests, on whose first device each has its address.
 pub struct Scene {
@@ -34,17 +42,17 @@ pub fn start_system(kind: Kind, sleep_us: u16) -> Result<System> {
 
 impl Scene {
     /// Boots the guests, with `programs` besides those of every guest, and stops all.
-    pub fn start(kind: Kind, programs: Vec<PathBuf>, sleep_us: u16) -> Result<Scene> {
-        let system = start_system(kind, sleep_us)?;
+    pub fn start(kind: Kind, programs: Vec<PathBuf>, run: Run) -> Result<Scene> {
+        let system = start_system(kind, run.sleep_us)?;
         let step = Step::start(format!("booting two guests on {kind}"));
         system.resume()?;
         let ports = connecting_ports(&system)?;
-        let options = Options { programs, ..Options::default() };
+        let options = Options { machine: run.machine, programs, ..Options::default() };
         let mut guests =
             [Guest::start(0, &ports[0], &options)?, Guest::start(1, &ports[1], &options)?];
         for guest in &mut guests {
             guest.wait_booted()?;
-            cpu::pin_process(guest.process().id(), LOAD_CORE)?;
+            guest.pin(LOAD_CORE)?;
             let address = guest::address(guest.number());
             guest.run(&format!("ip addr add {address}/24 dev eth0 && ip link set eth0 up"))?;
         }

@@ -1,8 +1,9 @@
 //! TCP between the host and a virtual machine: `cargo xtask bench --host-guest`.
 //!
-//! The same QEMU guest on this switch, on OVS-DPDK, and on a Linux bridge that a veth pair joins with its host; iperf3
+//! The same guest on this switch, on OVS-DPDK, and on a Linux bridge that a veth pair joins with its host; iperf3
 //! both ways. On the switches the host's end is the bridge's own port. All run at once, those whose turn it is not are
-//! stopped. The guest's processor is emulated and is most of every figure, so what differs is more than the ratios say.
+//! stopped. QEMU emulates the guest's processor, which is then most of every figure; user-mode Linux (`--guests user-mode`) is not
+//! emulated.
 //! A thread that polls for ever keeps one of two cores from all else, iperf3 included, which a Linux bridge does not:
 //! `--pmd-sleep-max` lets it sleep.
 
@@ -10,7 +11,6 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::cpu;
 use lab::guest::{self, Guest, Options};
 use lab::netns::{Namespace, run_beside};
 use lab::packages;
@@ -21,7 +21,7 @@ use lab::wait;
 use serde::Serialize;
 
 use super::LOAD_CORE;
-use super::guests::start_system;
+use super::guests::{self, start_system};
 use super::statistics::median;
 use super::system::{Kind, System};
 
@@ -90,15 +90,15 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(path: Path, sleep_us: u16) -> Result<Scene> {
+    fn start(path: Path, run: guests::Run) -> Result<Scene> {
         let (guest, host) = match path {
-            Path::System(kind) => on_switch(kind, sleep_us)?,
-            Path::LinuxBridge => on_linux()?,
+            Path::System(kind) => on_switch(kind, run)?,
+            Path::LinuxBridge => on_linux(run)?,
         };
         let step = Step::start(format!("booting a guest on {path}"));
         let mut scene = Scene { guest, host };
         scene.guest.wait_booted()?;
-        cpu::pin_process(scene.guest.process().id(), LOAD_CORE)?;
+        scene.guest.pin(LOAD_CORE)?;
         let address = guest::address(0);
         scene.guest.run(&format!("ip addr add {address}/24 dev eth0 && ip link set eth0 up"))?;
         if let Host::Switch(system) = &scene.host {
@@ -160,8 +160,8 @@ impl Drop for Scene {
     }
 }
 
-fn on_switch(kind: Kind, sleep_us: u16) -> Result<(Guest, Host)> {
-    let system = start_system(kind, sleep_us)?;
+fn on_switch(kind: Kind, run: guests::Run) -> Result<(Guest, Host)> {
+    let system = start_system(kind, run.sleep_us)?;
     system.resume()?;
     let switch = system.switch().context("a guest needs a switch")?;
     // Segmentation is what OVS 3.1 offers only where it connects.
@@ -169,11 +169,11 @@ fn on_switch(kind: Kind, sleep_us: u16) -> Result<(Guest, Host)> {
     let host = switch.daemon().id();
     run_beside(host, &format!("ip addr add {HOST}/24 dev {BRIDGE}"))?;
     run_beside(host, &format!("ip link set {BRIDGE} up"))?;
-    let guest = Guest::start(0, &port, &Options::default())?;
+    let guest = Guest::start(0, &port, &options(run))?;
     Ok((guest, Host::Switch(Box::new(system))))
 }
 
-fn on_linux() -> Result<(Guest, Host)> {
+fn on_linux(run: guests::Run) -> Result<(Guest, Host)> {
     let namespace = Namespace::new()?;
     for line in [
         "ip link add lbr type bridge",
@@ -187,8 +187,12 @@ fn on_linux() -> Result<(Guest, Host)> {
     ] {
         namespace.run(line)?;
     }
-    let guest = Guest::start_on_tap(0, &namespace, "tap0", &Options::default())?;
+    let guest = Guest::start_on_tap(0, &namespace, "tap0", &options(run))?;
     Ok((guest, Host::Linux(namespace)))
+}
+
+fn options(run: guests::Run) -> Options {
+    Options { machine: run.machine, ..Options::default() }
 }
 
 /// The rate in iperf3's summary of the receiving side.
@@ -201,13 +205,13 @@ fn received_mbits(report: &str) -> Result<f64> {
 }
 
 /// Sets the paths up and measures each in turn, `rounds` times.
-pub fn run(kinds: &[Kind], rounds: usize, sleep_us: u16) -> Result<Vec<Point>> {
-    packages::ensure(packages::FOR_GUESTS)?;
+pub fn run(kinds: &[Kind], rounds: usize, run: guests::Run) -> Result<Vec<Point>> {
+    packages::ensure(packages::for_machine(run.machine))?;
     let switches = kinds.iter().filter(|kind| **kind != Kind::DpdkIo);
     let paths: Vec<Path> = switches.map(|k| Path::System(*k)).chain([Path::LinuxBridge]).collect();
     let mut scenes = Vec::new();
     for &path in &paths {
-        scenes.push(Scene::start(path, sleep_us)?);
+        scenes.push(Scene::start(path, run)?);
     }
     let mut points = Vec::new();
     for way in [Way::ToGuest, Way::ToHost] {

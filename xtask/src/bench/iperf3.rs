@@ -1,13 +1,13 @@
 //! iperf3 between two virtual machines on each system in turn: `cargo xtask bench --iperf3`.
 //!
-//! What arrives in a second is mostly the emulated guests' own work ([`super::guests`]), so the polling thread's cycles for
+//! What arrives in a second is mostly the guests' own work ([`super::guests`]), so the polling thread's cycles for
 //! each byte are measured besides.
 
 use anyhow::{Context, Result, ensure};
 use lab::{guest, packages, wait};
 use serde::Serialize;
 
-use super::guests::Scene;
+use super::guests::{self, Scene};
 use super::statistics::Median;
 use super::system::Kind;
 
@@ -37,11 +37,11 @@ pub struct Outcome {
 }
 
 /// Sets the systems up and takes `rounds` runs of each, alternating.
-pub fn run(kinds: &[Kind], rounds: usize, sleep_us: u16) -> Result<Outcome> {
-    packages::ensure(packages::FOR_GUESTS)?;
+pub fn run(kinds: &[Kind], rounds: usize, run: guests::Run) -> Result<Outcome> {
+    packages::ensure(packages::for_machine(run.machine))?;
     let mut scenes = Vec::new();
     for &kind in kinds.iter().filter(|kind| **kind != Kind::DpdkIo) {
-        let mut scene = Scene::start(kind, Vec::new(), sleep_us)?;
+        let mut scene = Scene::start(kind, Vec::new(), run)?;
         scene.resume()?;
         scene.guests[1].run("iperf3 -s -D")?;
         let address = guest::address(scene.guests[1].number());
@@ -74,6 +74,7 @@ pub fn run(kinds: &[Kind], rounds: usize, sleep_us: u16) -> Result<Outcome> {
 fn take(scene: &mut Scene) -> Result<Run> {
     scene.resume()?;
     scene.system.clear_stats()?;
+    scene.guests[1].wait_iperf3()?;
     let address = guest::address(scene.guests[1].number());
     let said = scene.guests[0].run(&format!("iperf3 -f k -t {SECONDS} -c {address}"))?;
     let cycles = scene.system.processing_cycles()?;

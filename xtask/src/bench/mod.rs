@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::cpu::{self, PreferredSession};
+use lab::guest::Machine;
 use lab::packages;
 
 use crate::build;
@@ -104,16 +105,19 @@ pub struct Arguments {
     /// The outside check instead: DPDK's testpmd as load
     #[arg(long)]
     testpmd: bool,
-    /// By message size instead: qperf over TCP (1 B to 128 MB) and UDP (to 1 KB) between QEMU guests. Takes some twenty
+    /// By message size instead: qperf over TCP (1 B to 128 MB) and UDP (to 1 KB) between virtual machines. Takes some twenty
     /// minutes; with --all sizes double instead of growing fourfold; a fifth of --pairs is how often each is measured
     #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke"])]
     sizes: bool,
-    /// iperf3 between QEMU guests instead, --pairs runs of each system; written to the JSON file only
+    /// iperf3 between virtual machines instead, --pairs runs of each system; written to the JSON file only
     #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke", "sizes", "host_guest"])]
     iperf3: bool,
-    /// Between the host and a QEMU guest instead: iperf3 both ways, beside OVS-DPDK and beside a Linux bridge
+    /// Between the host and a virtual machine instead: iperf3 both ways, beside OVS-DPDK and beside a Linux bridge
     #[arg(long, conflicts_with_all = ["only", "testpmd", "smoke", "sizes"])]
     host_guest: bool,
+    /// With virtual machines: what runs them, `qemu`, which emulates their processors, or `user-mode` Linux, which does not
+    #[arg(long, value_name = "MACHINE", default_value_t)]
+    guests: Machine,
     /// With virtual machines: how long threads of the switches may sleep at low load (`pmd-sleep-max`, microseconds), which
     /// leaves processors to the guests where there are few
     #[arg(long, value_name = "US", default_value_t = 0)]
@@ -151,20 +155,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let _preferred = PreferredSession::new()?;
     let plan = plan(arguments);
     let mut results = Results::new(&kinds, &plan);
-    let sleep_us = arguments.pmd_sleep_max;
-    results.pmd_sleep_max_us = sleep_us;
+    let guests = guests::Run { machine: arguments.guests, sleep_us: arguments.pmd_sleep_max };
+    if arguments.iperf3 || arguments.sizes || arguments.host_guest {
+        results.guests = guests.machine.to_string();
+        results.pmd_sleep_max_us = guests.sleep_us;
+    }
     if arguments.iperf3 {
-        results.iperf3 = Some(iperf3::run(&kinds, plan.rounds, sleep_us)?);
+        results.iperf3 = Some(iperf3::run(&kinds, plan.rounds, guests)?);
         return results.write_json(&arguments.json);
     }
     if arguments.sizes {
         let factor = if arguments.all { 2 } else { 4 };
         let rounds = usize::from(arguments.pairs).div_ceil(5);
-        let plan = sizes::Plan { rounds, factor, sleep_us };
+        let plan = sizes::Plan { rounds, factor, guests };
         results.sizes = sizes::run(&kinds, &plan)?;
     } else if arguments.host_guest {
         let rounds = usize::from(arguments.pairs).div_ceil(3);
-        results.host_guest = host_guest::run(&kinds, rounds, sleep_us)?;
+        results.host_guest = host_guest::run(&kinds, rounds, guests)?;
     } else if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
         // What was measured before a scenario failed is not lost.
         let measured = measure_all(&kinds, &scenarios, &plan, &mut results);

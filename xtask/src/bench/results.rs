@@ -37,6 +37,8 @@ pub struct Results {
     pub sizes: Vec<sizes::Point>,
     /// iperf3 between virtual machines.
     pub iperf3: Option<iperf3::Outcome>,
+    /// What ran the virtual machines, if there were any.
+    pub guests: String,
     /// How long the switches' threads could sleep where there were virtual machines, microseconds.
     pub pmd_sleep_max_us: u16,
     /// Between the host and a virtual machine.
@@ -58,6 +60,7 @@ impl Results {
             latencies: Vec::new(),
             sizes: Vec::new(),
             iperf3: None,
+            guests: String::new(),
             pmd_sleep_max_us: 0,
             host_guest: Vec::new(),
         }

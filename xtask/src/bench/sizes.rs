@@ -11,7 +11,7 @@ use lab::progress::Step;
 use lab::{guest, packages, wait};
 use serde::Serialize;
 
-use super::guests::Scene;
+use super::guests::{self, Scene};
 use super::statistics::median;
 use super::system::Kind;
 
@@ -107,13 +107,13 @@ pub struct Plan {
     pub rounds: usize,
     /// Each size is so many times the one before.
     pub factor: u64,
-    /// How long the switches' threads may sleep, microseconds.
-    pub sleep_us: u16,
+    /// The virtual machines.
+    pub guests: guests::Run,
 }
 
 /// Starts a system with its guests, of which the second's qperf listens.
 fn start(kind: Kind, plan: &Plan) -> Result<Scene> {
-    let mut scene = Scene::start(kind, vec![packages::QPERF.file.into()], plan.sleep_us)?;
+    let mut scene = Scene::start(kind, vec![packages::QPERF.file.into()], plan.guests)?;
     scene.resume()?;
     scene.guests[1].run("qperf </dev/null >/dev/null 2>&1 &")?;
     wait_talking(&mut scene)?;
@@ -162,7 +162,7 @@ fn parse(text: &str, name: &str) -> Result<f64> {
 
 /// Sets the systems up and measures each at each size in turn.
 pub fn run(kinds: &[Kind], plan: &Plan) -> Result<Vec<Point>> {
-    packages::ensure(packages::FOR_GUESTS)?;
+    packages::ensure(packages::for_machine(plan.guests.machine))?;
     packages::ensure(&[packages::QPERF])?;
     let mut scenes = Vec::new();
     for &kind in kinds.iter().filter(|kind| **kind != Kind::DpdkIo) {
