@@ -46,6 +46,8 @@ pub struct Config {
     pub memory_style: MemoryStyle,
     /// Guest memory; empty: one region of the size needed.
     pub regions: Vec<RegionSpec>,
+    /// Whether the region that is made if none are given lies in pages of 2 MiB.
+    pub huge_pages: bool,
     /// Region the rings go to.
     pub ring_region: u32,
     /// Region the buffers go to.
@@ -82,6 +84,7 @@ impl Config {
             order: MessageOrder::VirtioUser,
             memory_style: MemoryStyle::Table,
             regions: Vec::new(),
+            huge_pages: false,
             ring_region: 0,
             buffer_region: 0,
             queue_pairs: 1,
@@ -141,7 +144,8 @@ impl Config {
             + Config::stride(self.tx_buffer)
             + 2 * Config::table_stride();
         let pair = rings + usize::from(self.queue_size) * slot + 8 * CACHE_LINE;
-        vec![RegionSpec::of((pair * usize::from(self.queue_pairs)) as u64)]
+        let size = (pair * usize::from(self.queue_pairs)) as u64;
+        vec![RegionSpec { huge: self.huge_pages, ..RegionSpec::of(size) }]
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {

@@ -173,6 +173,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let rounds = usize::from(arguments.pairs).div_ceil(3);
         results.host_guest = host_guest::run(&kinds, rounds, guests)?;
     } else if !arguments.testpmd || !arguments.only.is_empty() || arguments.all {
+        let huge_pages = setup::reserve_huge_pages();
+        results.huge_pages = huge_pages.is_some();
         // What was measured before a scenario failed is not lost.
         let measured = measure_all(&kinds, &scenarios, &plan, &mut results);
         measured.inspect_err(|_| {

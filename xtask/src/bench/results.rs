@@ -27,6 +27,8 @@ pub struct Results {
     pub rounds: usize,
     /// Seconds of each window.
     pub window_seconds: f64,
+    /// Whether the load's guests had their memory in huge pages.
+    pub huge_pages: bool,
     /// OVS-DPDK against itself.
     pub noise: Option<Outcome>,
     /// Scenarios with a saturating load.
@@ -55,6 +57,7 @@ impl Results {
             systems: systems.to_vec(),
             rounds: plan.rounds,
             window_seconds: plan.length.as_secs_f64(),
+            huge_pages: false,
             noise: None,
             rates: Vec::new(),
             latencies: Vec::new(),

@@ -287,6 +287,13 @@ pub const ALL: &[Scenario] = &[
     ports("ports-32", 32),
     Scenario { headline: true, ..ports("ports-128", 128) },
     Scenario { group: Group::Others, ports: 14, busy: 14, ..frames("guests-14", 64) },
+    Scenario {
+        group: Group::Others,
+        ports: 14,
+        busy: 14,
+        touched: true,
+        ..frames("guests-14-touched", 64)
+    },
     Scenario { headline: true, ..paced("latency", 1) },
     paced("latency-bursts", 64),
     bursts("bursts-1", 1),

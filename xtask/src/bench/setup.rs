@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use lab::hugepages::Hugepages;
 use lab::scene::{BRIDGE, PORTS};
 use lab::switch::Switch;
 use lab::wait;
@@ -41,6 +43,20 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Time for a guest to be connected that is tried again.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+
+/// Whether busy guests have their memory in huge pages, as virtual machines on a switch with DPDK must.
+pub static HUGE_PAGES: AtomicBool = AtomicBool::new(false);
+
+/// Megabytes of the busy guests of all systems at most: 14 guests on three systems, each in a huge page; two with buffers
+/// of 64 KB in ten.
+const GUESTS_MB: u64 = 256;
+
+/// Huge pages for the guests of all systems alike, or for none.
+pub fn reserve_huge_pages() -> Option<Hugepages> {
+    let reserved = Hugepages::reserve(GUESTS_MB);
+    HUGE_PAGES.store(reserved.is_ok(), Relaxed);
+    reserved.map_err(|error| println!("guests are without huge pages: {error:#}")).ok()
+}
 
 /// The guests of a system.
 pub struct Guests {
@@ -154,6 +170,7 @@ fn driver_config(socket: SocketMode, scenario: &Scenario) -> Config {
         Offload::SuperFrames => config.with(sends | feature::GUEST_CSUM | feature::GUEST_TSO4),
         Offload::Cut => config.with(sends),
     };
+    config.huge_pages = HUGE_PAGES.load(Relaxed);
     config.queue_pairs = scenario.queues;
     config.queue_size = QUEUE_SIZE;
     let whole = u32::from(scenario.frame_bytes) + VIRTIO_HEADER_BYTES;
