@@ -1,4 +1,4 @@
-//! What a driver can do for AF_XDP sockets, asked of the kernel's generic netlink family `netdev`
+//! What a driver can do for XDP programs and AF_XDP sockets, asked of the kernel's generic netlink family `netdev`
 //! (Documentation/netlink/specs/netdev.yaml; Linux 6.8 for what is asked here).
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
@@ -12,7 +12,10 @@ const FAMILY_NAME: u16 = 2;
 /// The command that asks for a netdev, and its attributes.
 const GET_DEVICE: u8 = 1;
 const INDEX: u16 = 1;
+const RX_METADATA_FEATURES: u16 = 5;
 const XSK_FEATURES: u16 = 6;
+/// A driver that tells an XDP program the VLAN tag that it took out of a frame ("vlan-tag").
+const VLAN_TAG: u64 = 1 << 2;
 /// A driver that completes checksums of what it sends without a copy ("tx-checksum").
 const TX_CHECKSUM: u64 = 1 << 1;
 
@@ -22,11 +25,20 @@ const BOTH: usize = HEADER + 4;
 /// The type of a message that says an error.
 const ERROR: u16 = 2;
 
-/// Whether the driver of the netdev with this index completes checksums of what AF_XDP sends with zero-copy.
+/// What the driver of a netdev can do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct XdpFeatures {
+    /// It completes checksums of what AF_XDP sends with zero-copy.
+    pub tx_checksum: bool,
+    /// It tells XDP programs the VLAN tag that it took out of a frame.
+    pub rx_vlan_tag: bool,
+}
+
+/// What the driver of the netdev with this index can do for XDP programs and AF_XDP.
 ///
 /// # Errors
 /// The kernel's: there is no such netdev, or it is too old to say.
-pub fn xsk_tx_checksum(index: u32) -> Result<bool> {
+pub fn xdp_features(index: u32) -> Result<XdpFeatures> {
     let mut socket = Socket::new(NETLINK_GENERIC)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -40,8 +52,14 @@ pub fn xsk_tx_checksum(index: u32) -> Result<bool> {
         attribute(&family, FAMILY_ID).and_then(|v| Some(u16::from_ne_bytes(*v.first_chunk()?)));
     let family = family.ok_or(ErrorKind::InvalidData)?;
     let device = ask(family, GET_DEVICE, INDEX, &index.to_ne_bytes())?;
-    let features = attribute(&device, XSK_FEATURES).and_then(|v| v.first_chunk());
-    Ok(features.is_some_and(|v| u64::from_ne_bytes(*v) & TX_CHECKSUM != 0))
+    let has = |kind, bit| {
+        let bits = attribute(&device, kind).and_then(|v| v.first_chunk());
+        bits.is_some_and(|v| u64::from_ne_bytes(*v) & bit != 0)
+    };
+    Ok(XdpFeatures {
+        tx_checksum: has(XSK_FEATURES, TX_CHECKSUM),
+        rx_vlan_tag: has(RX_METADATA_FEATURES, VLAN_TAG),
+    })
 }
 
 /// A request with one attribute.
@@ -109,11 +127,11 @@ mod tests {
 
     #[test]
     fn the_kernel_is_asked() {
-        // The loopback has no zero-copy. A kernel without the family says so.
-        match xsk_tx_checksum(1) {
-            Ok(can) => assert!(!can),
+        // The loopback has none of it. A kernel without the family says so.
+        match xdp_features(1) {
+            Ok(can) => assert_eq!(can, XdpFeatures::default()),
             Err(e) => assert_eq!(e.raw_os_error(), Some(libc::ENOENT), "{e}"),
         }
-        assert!(xsk_tx_checksum(u32::MAX >> 1).is_err());
+        assert!(xdp_features(u32::MAX >> 1).is_err());
     }
 }

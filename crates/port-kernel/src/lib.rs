@@ -19,7 +19,7 @@ mod send;
 mod sys;
 mod tap;
 
-pub use features::xsk_tx_checksum;
+pub use features::{XdpFeatures, xdp_features};
 pub use links::{Link, Links};
 pub use netdev::NetdevPort;
 pub use rss::{Rss, rss, set_rss_table, spread_rss};

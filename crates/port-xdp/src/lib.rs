@@ -1,21 +1,22 @@
 //! AF_XDP ports: receive queues of a netdev that stays with its kernel driver, polled through rings that are
 //! shared with the kernel. The principal type is [`XdpPort`].
 //!
-//! A socket for each queue has rings ([`ring`]) and frames of its own ([`umem`]); a program of six
-//! instructions ([`program`]) sends what a queue receives to its socket, and lets pass to the host what other
-//! queues receive. It is attached by a `bpf_link`, which goes with the process, however that ends.
+//! A socket for each queue has rings ([`ring`]) and frames of its own ([`umem`]); a program
+//! ([`program`], its instructions: [`code`]) sends what a queue receives to its socket, and lets pass to the host what
+//! other queues receive. It is attached by a `bpf_link`, which goes with the process, however that ends.
 //!
 //! Frames are received where they lie and copied once, into whoever gets them; what is sent is copied into a
 //! frame, and finished there. Only if it is asked for ([`Config::tx_csum`]), checksums are left to the kernel.
 //!
 //! Rings and program are our own, over `libc`: `xsk-rs` needs clang, m4 and libelf to build, leaves its program
 //! attached when the process is killed, and its ring operations are calls into C; `aya` would bring a loader
-//! for what are six instructions.
+//! for what are six instructions, or fifty; its `aya-obj` reads the kernel's types.
 //!
 //! `unsafe` is in [`sys`] (system calls), [`umem`], [`ring`] (shared memory), [`queue`] (lent frames) and
 //! [`transmit`] (copies).
 
 mod alarm;
+mod code;
 mod program;
 mod queue;
 mod repair;
@@ -93,6 +94,9 @@ pub struct Config {
     pub tx_csum: bool,
     /// Whether the driver completes checksums with zero-copy ("tx-checksum" of the netdev's xsk-features).
     pub driver_csum: bool,
+    /// Whether the driver says the VLAN tags that it takes out of what is received ("vlan-tag" of the netdev's
+    /// xdp-rx-metadata-features, Linux 6.8): the XDP program then puts them back.
+    pub driver_tags: bool,
     /// The threads that poll run the driver's receiving too, where its interrupts would: of use with
     /// `napi_defer_hard_irqs` and `gro_flush_timeout` of the netdev, and Linux 5.11.
     pub busy_poll: bool,
@@ -116,6 +120,7 @@ impl Config {
             csum_repair: None,
             tx_csum: false,
             driver_csum: false,
+            driver_tags: false,
             busy_poll: false,
             long_frames: true,
             gro: false,
@@ -133,7 +138,7 @@ pub struct XdpPort {
     mtu: AtomicU32,
     contended: AtomicU64,
     /// Last: sockets go before the program that names them.
-    _program: Program,
+    program: Program,
 }
 
 impl XdpPort {
@@ -156,6 +161,10 @@ impl XdpPort {
                         let name = &config.name;
                         tracing::info!("{name}: checksums are completed in software: {NO_TX_CSUM}");
                     }
+                    if let Some(Err(e)) = &port.program.tags {
+                        let name = &config.name;
+                        tracing::warn!("{name}: the driver is not asked for VLAN tags: {e}");
+                    }
                     return Ok(port);
                 }
                 // No other mode helps against that.
@@ -172,8 +181,7 @@ impl XdpPort {
 
     /// Opens all queues in one mode. After another was tried the kernel may not have freed the memory of that yet.
     fn try_mode(config: &Config, mode: Mode, after_another: bool) -> Result<XdpPort> {
-        let attach =
-            || Program::attach(config.index, config.queues as u32, mode, config.long_frames);
+        let attach = || Program::attach(config, mode);
         let (busy, memory) = (ErrorKind::ResourceBusy, ErrorKind::OutOfMemory);
         let passing = if after_another { &[busy, memory][..] } else { &[busy] };
         let program = until_free(PROGRAM_LIMIT, passing, attach)?;
@@ -192,7 +200,7 @@ impl XdpPort {
             queues,
             mtu: AtomicU32::new(config.mtu),
             contended: AtomicU64::new(0),
-            _program: program,
+            program,
         })
     }
 
@@ -204,6 +212,11 @@ impl XdpPort {
     /// Whether checksums are left to the kernel.
     pub fn leaves_checksums(&self) -> bool {
         self.queues.iter().all(|q| q.metadata > 0)
+    }
+
+    /// Whether VLAN tags that the driver takes out of what is received are put back.
+    pub fn keeps_tags(&self) -> bool {
+        matches!(self.program.tags, Some(Ok(())))
     }
 
     /// Whether polling runs the driver's receiving.

@@ -1,9 +1,13 @@
 //! The XDP program: what a queue receives goes to its socket, if it has one, else to the host.
 
+use crate::code::{Instruction, to_socket, to_socket_with_tag};
 use crate::sys::{LINK_CREATE, LINK_DETACH, MAP_CREATE, MAP_UPDATE_ELEM, PROG_LOAD, bpf, bpf_fd};
-use crate::{Mode, named};
+use crate::{Config, Mode, named};
+use aya_obj::btf::{Btf, BtfKind};
 use rustix::fd::{AsRawFd, OwnedFd};
-use std::io::Result;
+use std::ffi::CStr;
+use std::io::{Error, ErrorKind, Result};
+use std::sync::OnceLock;
 
 /// `BPF_MAP_TYPE_XSKMAP`, `BPF_PROG_TYPE_XDP`, `BPF_XDP` (linux/bpf.h).
 const XSKMAP: u32 = 17;
@@ -14,39 +18,18 @@ const GENERIC: u32 = 1 << 1;
 const DRIVER: u32 = 1 << 2;
 /// `BPF_F_XDP_HAS_FRAGS`: the program does not mind packets in several pieces (Linux 5.18).
 const HAS_FRAGMENTS: u32 = 1 << 5;
-/// What becomes of a packet whose queue has no socket (`XDP_PASS`).
-const PASS: i32 = 2;
-/// Offset of `rx_queue_index` in `struct xdp_md`.
-const RX_QUEUE_INDEX: i16 = 16;
-/// The function `bpf_redirect_map`.
-const REDIRECT_MAP: i32 = 51;
+/// `BPF_F_XDP_DEV_BOUND_ONLY`: the program is for one netdev, and may ask its driver (Linux 6.3).
+const ONE_NETDEV: u32 = 1 << 6;
 
-/// One instruction: operation, destination and source registers, offset, constant.
-#[repr(C)]
-struct Instruction(u8, u8, i16, i32);
-
-/// `return bpf_redirect_map(&map, context->rx_queue_index, XDP_PASS)`.
-fn instructions(map: &OwnedFd) -> [Instruction; 6] {
-    let registers = |destination: u8, source: u8| source << 4 | destination;
-    [
-        // r2 = *(u32 *)(r1 + 16)
-        Instruction(0x61, registers(2, 1), RX_QUEUE_INDEX, 0),
-        // r1 = map, in two halves
-        Instruction(0x18, registers(1, 1), 0, map.as_raw_fd()),
-        Instruction(0, 0, 0, 0),
-        // r3 = XDP_PASS
-        Instruction(0xb7, registers(3, 0), 0, PASS),
-        // r0 = bpf_redirect_map(r1, r2, r3)
-        Instruction(0x85, 0, 0, REDIRECT_MAP),
-        // return r0
-        Instruction(0x95, 0, 0, 0),
-    ]
-}
+/// The kernel's function that says a frame's tag (Linux 6.8).
+const TAG_OF: &str = "bpf_xdp_metadata_rx_vlan_tag";
 
 /// The program as it is attached; it is removed at drop, or with the process.
 pub(crate) struct Program {
     map: OwnedFd,
     link: OwnedFd,
+    /// Whether it puts back tags that the driver takes out, or why it does not though it was asked for.
+    pub(crate) tags: Option<Result<()>>,
 }
 
 impl Drop for Program {
@@ -58,33 +41,31 @@ impl Drop for Program {
 
 impl Program {
     /// Attaches it to a netdev.
-    pub(crate) fn attach(
-        index: u32,
-        queues: u32,
-        mode: Mode,
-        long_frames: bool,
-    ) -> Result<Program> {
+    pub(crate) fn attach(config: &Config, mode: Mode) -> Result<Program> {
         // map_type, key_size, value_size, max_entries
-        let map = bpf_fd(MAP_CREATE, &[XSKMAP, 4, 4, queues]);
+        let map = bpf_fd(MAP_CREATE, &[XSKMAP, 4, 4, config.queues as u32]);
         let map = map.map_err(|e| named(e, "a map of sockets"))?;
+        let (index, fragments) = (config.index, if config.long_frames { HAS_FRAGMENTS } else { 0 });
+        let mut tags = None;
+        // Behind the driver nobody can ask it.
+        if config.driver_tags && mode != Mode::Generic {
+            let loaded = tag_function().and_then(|f| {
+                // Linux lets nobody else call its functions, so this one may be had under that license too.
+                let license = c"Dual MIT/GPL";
+                load(&to_socket_with_tag(&map, f), license, fragments | ONE_NETDEV, index)
+            });
+            match loaded.and_then(|program| link(&program, index, mode)) {
+                Ok(link) => return Ok(Program { map, link, tags: Some(Ok(())) }),
+                Err(e) if e.kind() == ErrorKind::ResourceBusy => return Err(e),
+                Err(e) => tags = Some(Err(e)),
+            }
+        }
+        let load = |flags| load(&to_socket(&map), c"Apache-2.0", flags, 0);
         // A kernel that knows no fragments has none.
-        let program = match long_frames {
-            true => load(&map, HAS_FRAGMENTS).or_else(|_| load(&map, 0)),
-            false => load(&map, 0),
-        };
+        let program = load(fragments).or_else(|e| if fragments == 0 { Err(e) } else { load(0) });
         let program = program.map_err(|e| named(e, "loading the XDP program"))?;
-        let flags = if mode == Mode::Generic { GENERIC } else { DRIVER };
-        // prog_fd, target_ifindex, attach_type, flags
-        let attributes = [program.as_raw_fd().cast_unsigned(), index, ATTACH_XDP, flags];
-        let link = bpf_fd(LINK_CREATE, &attributes).map_err(|e| match e.raw_os_error() {
-            Some(libc::EBUSY | libc::EEXIST) => std::io::Error::new(
-                std::io::ErrorKind::ResourceBusy,
-                "another XDP program is attached to the netdev (`ip link show` names it); it stays",
-            ),
-            Some(libc::EOPNOTSUPP) => named(e, "the driver has no XDP"),
-            _ => named(e, "attaching the XDP program"),
-        })?;
-        Ok(Program { map, link })
+        let link = link(&program, index, mode)?;
+        Ok(Program { map, link, tags })
     }
 
     /// Has a queue's packets go to a socket.
@@ -107,7 +88,35 @@ impl Program {
     }
 }
 
-fn load(map: &OwnedFd, flags: u32) -> Result<OwnedFd> {
+/// The number of the kernel's function that says a frame's tag: it is the same until the next boot.
+fn tag_function() -> Result<i32> {
+    static NUMBER: OnceLock<std::result::Result<i32, String>> = OnceLock::new();
+    let found = NUMBER.get_or_init(|| {
+        let found = Btf::from_sys_fs()
+            .and_then(|types| types.id_by_type_name_kind(TAG_OF, BtfKind::Func))
+            .map_err(|e| format!("the kernel's function {TAG_OF} (Linux 6.8): {e}"))?;
+        Ok(found.cast_signed())
+    });
+    found.clone().map_err(|e| Error::new(ErrorKind::Unsupported, e))
+}
+
+/// Attaches a program.
+fn link(program: &OwnedFd, index: u32, mode: Mode) -> Result<OwnedFd> {
+    let flags = if mode == Mode::Generic { GENERIC } else { DRIVER };
+    // prog_fd, target_ifindex, attach_type, flags
+    let attributes = [program.as_raw_fd().cast_unsigned(), index, ATTACH_XDP, flags];
+    bpf_fd(LINK_CREATE, &attributes).map_err(|e| match e.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => Error::new(
+            ErrorKind::ResourceBusy,
+            "another XDP program is attached to the netdev (`ip link show` names it); it stays",
+        ),
+        Some(libc::EOPNOTSUPP) => named(e, "the driver has no XDP"),
+        _ => named(e, "attaching the XDP program"),
+    })
+}
+
+/// Gives the kernel a program, for the netdev `index` if the flags say that it is for one.
+fn load(code: &[Instruction], license: &CStr, flags: u32, index: u32) -> Result<OwnedFd> {
     /// The first attributes of `BPF_PROG_LOAD`, to `expected_attach_type`.
     #[repr(C)]
     struct Load {
@@ -124,12 +133,10 @@ fn load(map: &OwnedFd, flags: u32) -> Result<OwnedFd> {
         index: u32,
         attach: u32,
     }
-    let instructions = instructions(map);
-    let license = c"Apache-2.0";
     let load = Load {
         kind: PROGRAM_XDP,
-        count: instructions.len() as u32,
-        instructions: instructions.as_ptr().expose_provenance() as u64,
+        count: code.len() as u32,
+        instructions: code.as_ptr().expose_provenance() as u64,
         license: license.as_ptr().expose_provenance() as u64,
         log_level: 0,
         log_size: 0,
@@ -137,7 +144,7 @@ fn load(map: &OwnedFd, flags: u32) -> Result<OwnedFd> {
         kernel_version: 0,
         flags,
         name: *b"vswitch_xsk\0\0\0\0\0",
-        index: 0,
+        index,
         attach: ATTACH_XDP,
     };
     bpf_fd(PROG_LOAD, &load)

@@ -97,6 +97,8 @@ impl Opened {
                         .inspect_err(|_| before.put_back(netdev))?,
                     None => queues::tell_unpolled(netdev),
                 }
+                // Who cannot say it cannot do it.
+                let driver = port_kernel::xdp_features(found.index).unwrap_or_default();
                 let config = port_xdp::Config {
                     name: name.to_owned(),
                     index: found.index,
@@ -108,9 +110,8 @@ impl Opened {
                     long_frames: true,
                     csum_repair: x.csum_repair,
                     tx_csum: x.tx_csum,
-                    // Who cannot say it cannot do it.
-                    driver_csum: x.tx_csum
-                        && port_kernel::xsk_tx_checksum(found.index).unwrap_or(false),
+                    driver_csum: driver.tx_checksum,
+                    driver_tags: driver.rx_vlan_tag,
                     gro: x.gro,
                     busy_poll: x.busy_poll,
                 };
