@@ -1,6 +1,7 @@
 //! AF_XDP ports beside DPDK's driver for the same sockets (`net_af_xdp`), which counts what it sends and receives,
 //! and what may be wrong on a host while they run.
 
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -98,11 +99,7 @@ fn frames_that_cannot_be_locked_are_told_and_heal() -> Result<()> {
     let _alone = alone();
     let dir = tempfile::TempDir::new()?;
     let script = dir.path().join("vswitchd");
-    let directory = match std::env::var_os(BIN_DIR_VARIABLE) {
-        Some(directory) => directory.into(),
-        None => std::env::current_exe()?.ancestors().nth(2).unwrap_or("".as_ref()).to_owned(),
-    };
-    let program = directory.join("vswitchd");
+    let program = binary("vswitchd")?;
     let line = "exec prlimit --memlock=65536: setpriv --bounding-set -ipc_lock --";
     std::fs::write(&script, format!("#!/bin/sh\n{line} {} \"$@\"\n", program.display()))?;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
@@ -206,6 +203,40 @@ fn checksums_are_left_to_the_kernel_where_that_is_asked_for() -> Result<()> {
     switch.check_alive()
 }
 
+/// What becomes of tags that a veth's peer leaves to the device is told, whatever the kernel and the mode can do.
+#[test]
+fn where_tags_are_is_shown_and_what_is_lost_is_told() -> Result<()> {
+    let _alone = alone();
+    let dir = tempfile::TempDir::new()?;
+    let script = dir.path().join("vswitchd");
+    // A kernel that does not say its functions' numbers.
+    let lines = "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"";
+    let program = binary("vswitchd")?;
+    let line = format!("exec unshare -m sh -c '{lines}' sh {} \"$@\"", program.display());
+    std::fs::write(&script, format!("#!/bin/sh\n{line}\n"))?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    for (program, mode, status) in [
+        (None, "best-effort", "from the driver's metadata"),
+        (None, "generic", "lost where the peer leaves them to the device"),
+        (Some(script), "native", "lost where the peer leaves them to the device"),
+    ] {
+        let hidden = program.is_some();
+        let mut switch = Switch::start_program(Kind::Ours, program, 0x1, &[])?;
+        switch.add_bridge("br0")?;
+        let far = Namespace::new()?;
+        quiet_wire(&switch, "xe0", &far)?;
+        add_port(&switch, "xe0", &["type=afxdp", &format!("options:xdp-mode={mode}")])?;
+        wait_column(&switch, "xe0", "status", &format!("rx_vlan=\"{status}\""))?;
+        wait_healthy(&switch, "xe0")?;
+        let log = switch.daemon().log_from(0)?;
+        let told = log.contains("on the peer, ethtool -K PEER tx-vlan-hw-insert off");
+        ensure!(told == (mode != "best-effort"), "{mode}: {log}");
+        ensure!(log.contains("xe0: the driver is not asked for VLAN tags") == hidden, "{log}");
+        switch.check_alive()?;
+    }
+    Ok(())
+}
+
 /// A guest is the host here, for virtio-net is a NIC that spreads what it receives by a table (RSS).
 #[test]
 fn a_nic_spreads_what_it_receives_among_the_queues_that_are_polled() -> Result<()> {
@@ -265,6 +296,58 @@ fn a_nic_spreads_what_it_receives_among_the_queues_that_are_polled() -> Result<(
     host.run(&ctl("list Interface eth0 | grep 'error *: \\[\\]'")).map(drop)
 }
 
+/// A frame of VLAN 7 from this address.
+fn of_vlan_7(source: u8) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, source, 0x81, 0, 0, 7, 0x88, 0xb5]);
+    frame.resize(64, 0);
+    frame
+}
+
+/// A guest is the host here, whose NIC takes VLAN tags out of frames, and its driver has no XDP to ask of them.
+#[test]
+fn a_nic_that_takes_tags_out_is_told_to_leave_them() -> Result<()> {
+    let _alone = alone();
+    let wire = UdpSocket::bind("127.0.0.1:0")?;
+    // QEMU takes this one, which is free.
+    let to = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    let dir = tempfile::TempDir::new()?;
+    let programs = ["vswitchd", "vswitchctl"].map(|name| stripped(name, dir.path()));
+    let programs = programs.into_iter().collect::<Result<_>>()?;
+    let options = guest::Options { nic: Some("vmxnet3"), programs, ..Default::default() };
+    let mut host = guest::Guest::start_on_udp(1, wire.local_addr()?.port(), to.port(), &options)?;
+    host.wait_booted()?;
+    let ctl = |arguments: &str| format!("vswitchctl --rundir /run {arguments}");
+    let until = |line: &str| format!("until {line}; do sleep 0.1; done");
+    let strips = |how: &str| until(&format!("ethtool -k eth0 | grep 'rx-vlan-offload: {how}'"));
+    // The switch learns the sender's address in the VLAN that the frame has for it.
+    let comes = |host: &mut guest::Guest, source: u8, vlan: &str| {
+        wire.send_to(&of_vlan_7(source), to)?;
+        let learned = format!(
+            "vswitchctl --rundir /run fdb/show br0 | grep '{vlan}  02:00:00:00:00:0{source}'"
+        );
+        host.run(&until(&learned))
+    };
+    host.run(&strips("on"))?;
+    host.run("ip link set eth0 up && mkdir -p /run && vswitchd --rundir /run --log-file /run/log --detach")?;
+    host.run(&ctl("--no-wait add-br br0"))?;
+    let add = "add-port br0 eth0 -- set Interface eth0 type=afxdp";
+    host.run(&ctl(&format!("{add} options:n_rxq_desc=64 options:n_txq_desc=64")))?;
+    host.run(&until(&ctl("get Interface eth0 status | grep 'rx_vlan=\"in the frames\"'")))?;
+    host.run(&strips("off"))?;
+    comes(&mut host, 1, " 7")?;
+    // Somebody else turns it on.
+    host.run("ethtool -K eth0 rxvlan on")?;
+    host.run(&strips("off"))?;
+    comes(&mut host, 2, " 7")?;
+    host.run(
+        "grep 'eth0 leaves VLAN tags in what it receives, with rx-vlan-hw-parse off' /run/log",
+    )?;
+    host.run(&ctl("del-port eth0"))?;
+    host.run(&strips("on"))?;
+    Ok(())
+}
+
 /// How many entries of the table name each queue.
 fn named(host: &mut guest::Guest) -> Result<Vec<usize>> {
     let shown = host.run("ethtool -x eth0")?;
@@ -283,13 +366,18 @@ fn named(host: &mut guest::Guest) -> Result<Vec<usize>> {
     Ok(counts)
 }
 
-/// A program of this build without what only debuggers read.
-fn stripped(name: &str, into: &std::path::Path) -> Result<std::path::PathBuf> {
+/// A program of this build.
+fn binary(name: &str) -> Result<std::path::PathBuf> {
     let directory = match std::env::var_os(BIN_DIR_VARIABLE) {
         Some(directory) => directory.into(),
         None => std::env::current_exe()?.ancestors().nth(2).unwrap_or("".as_ref()).to_owned(),
     };
+    Ok(directory.join(name))
+}
+
+/// A program of this build without what only debuggers read.
+fn stripped(name: &str, into: &std::path::Path) -> Result<std::path::PathBuf> {
     let out = into.join(name);
-    process::output(process::command("strip").arg("-o").arg(&out).arg(directory.join(name)))?;
+    process::output(process::command("strip").arg("-o").arg(&out).arg(binary(name)?))?;
     Ok(out)
 }

@@ -1,5 +1,5 @@
-//! Virtual machines with one virtio-net device on a vhost-user port, commanded over their console: QEMU's, or user-mode
-//! Linux ([`crate::user_mode`]).
+//! Virtual machines with one network device, commonly virtio-net on a vhost-user port, commanded over their console: QEMU's,
+//! or user-mode Linux ([`crate::user_mode`]).
 
 use std::fmt;
 use std::io::Write;
@@ -67,6 +67,8 @@ pub struct Options {
     pub machine: Machine,
     /// Queue pairs, and as many processors; 0 is 1.
     pub queues: u16,
+    /// Another network device than virtio-net, as QEMU calls it. It has one queue.
+    pub nic: Option<&'static str>,
     /// Properties of its device for QEMU, as `guest_csum=off`.
     pub properties: &'static str,
     /// Programs besides those of every guest.
@@ -117,6 +119,15 @@ impl Guest {
         let mut command = process::command("nsenter");
         command.args(["-t", &namespace.pid().to_string(), "-n", "--", program.file]);
         Guest::start_as(number, command, arguments, dir, options)
+    }
+
+    /// QEMU's with UDP for a wire: each datagram is a frame. Those of the port `wire` of this host arrive at the guest,
+    /// whose own go there, from the port `own`.
+    pub fn start_on_udp(number: u8, wire: u16, own: u16, options: &Options) -> Result<Guest> {
+        let dir = tempfile::Builder::new().prefix("lab-guest-").tempdir_in("/tmp")?;
+        let netdev = format!("-netdev socket,id=n0,udp=127.0.0.1:{wire},localaddr=127.0.0.1:{own}");
+        let arguments = qemu_arguments(number, vec![netdev], options);
+        Guest::start_as(number, process::command(QEMU.file), arguments, dir, options)
     }
 
     fn start_as(
@@ -226,10 +237,16 @@ fn qemu_tap(tap: &str, options: &Options) -> String {
 fn qemu_arguments(number: u8, netdev: Vec<String>, options: &Options) -> Vec<String> {
     let queues = options.queues.max(1);
     let comma = if options.properties.is_empty() { "" } else { "," };
+    let nic = options.nic.map_or_else(
+        || {
+            let mq = if queues > 1 { "on" } else { "off" };
+            // vectors=0: QEMU 7.2 emulating a processor crashes on MSI-X of a vhost-user device.
+            format!("virtio-net-pci,mq={mq},vectors=0")
+        },
+        str::to_owned,
+    );
     let device = format!(
-        // vectors=0: QEMU 7.2 emulating a processor crashes on MSI-X of a vhost-user device.
-        "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},mq={},vectors=0,rombar=0{comma}{}",
-        if queues > 1 { "on" } else { "off" },
+        "{nic},netdev=n0,mac=52:54:00:00:00:{number:02x},rombar=0{comma}{}",
         options.properties,
     );
     let mut arguments = vec![

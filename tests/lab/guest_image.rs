@@ -17,7 +17,7 @@ use crate::progress::Step;
 /// The package that names Debian's current kernel for virtual machines.
 const KERNEL_META_PACKAGE: &str = "linux-image-cloud-amd64";
 
-/// What a virtio-net device of QEMU needs, each after what it depends on.
+/// What a virtio-net device of QEMU needs, each after what it depends on, and a NIC that does more to frames than that.
 const MODULES: &[&str] = &[
     "net/core/failover.ko",
     "drivers/net/net_failover.ko",
@@ -27,6 +27,7 @@ const MODULES: &[&str] = &[
     "drivers/virtio/virtio_pci_legacy_dev.ko",
     "drivers/virtio/virtio_pci.ko",
     "drivers/net/virtio_net.ko",
+    "drivers/net/vmxnet3/vmxnet3.ko",
 ];
 
 /// The same where virtio is built in, as in user-mode Linux.

@@ -16,6 +16,7 @@ mod netdev;
 mod receive;
 mod rss;
 mod send;
+mod stripping;
 mod sys;
 mod tap;
 
@@ -23,7 +24,8 @@ pub use features::{XdpFeatures, xdp_features};
 pub use links::{Link, Links};
 pub use netdev::NetdevPort;
 pub use rss::{Rss, rss, set_rss_table, spread_rss};
-pub use sys::{Queues, check_name, queues, set_mac, set_mtu, set_queues, set_up};
+pub use stripping::{Stripping, driver, set_stripping, stripping};
+pub use sys::{Queues, check_name, promiscuous, queues, set_mac, set_mtu, set_queues, set_up};
 pub use tap::TapPort;
 
 use packet::Abilities;

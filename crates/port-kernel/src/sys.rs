@@ -224,9 +224,28 @@ fn set_option<T>(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: T
     }
 }
 
-/// A packet socket (packet(7)) on the netdev with this index: promiscuous, with virtio-net headers, told of
-/// tags that the kernel took out, without what the host itself sends.
-pub(crate) fn open_packet_socket(index: u32, buffer: usize) -> Result<OwnedFd> {
+/// Has a netdev receive frames for all addresses and of all VLANs, until what is returned is dropped.
+///
+/// # Errors
+/// The kernel's.
+pub fn promiscuous(index: u32) -> Result<OwnedFd> {
+    let socket = packet_socket()?;
+    make_promiscuous(&socket, index)?;
+    Ok(socket)
+}
+
+fn make_promiscuous(socket: &OwnedFd, index: u32) -> Result<()> {
+    let promiscuous = libc::packet_mreq {
+        mr_ifindex: index.cast_signed(),
+        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set_option(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, promiscuous)
+}
+
+/// A packet socket (packet(7)) that receives nothing.
+fn packet_socket() -> Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: numbers. Protocol 0 receives nothing until it is bound.
     let raw = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
@@ -234,7 +253,13 @@ pub(crate) fn open_packet_socket(index: u32, buffer: usize) -> Result<OwnedFd> {
         return Err(Error::last_os_error());
     }
     // SAFETY: the kernel gave it just now, and nobody else has it.
-    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// A packet socket on the netdev with this index: promiscuous, with virtio-net headers, told of tags that the kernel
+/// took out, without what the host itself sends.
+pub(crate) fn open_packet_socket(index: u32, buffer: usize) -> Result<OwnedFd> {
+    let socket = packet_socket()?;
     let packet = libc::SOL_PACKET;
     set_option(&socket, packet, libc::PACKET_VNET_HDR, 1i32)?;
     set_option(&socket, packet, libc::PACKET_AUXDATA, 1i32)?;
@@ -242,13 +267,7 @@ pub(crate) fn open_packet_socket(index: u32, buffer: usize) -> Result<OwnedFd> {
     // More than an ordinary limit, which root may have.
     set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, buffer as i32)?;
     set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, buffer as i32)?;
-    let promiscuous = libc::packet_mreq {
-        mr_ifindex: index.cast_signed(),
-        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
-        mr_alen: 0,
-        mr_address: [0; 8],
-    };
-    set_option(&socket, packet, libc::PACKET_ADD_MEMBERSHIP, promiscuous)?;
+    make_promiscuous(&socket, index)?;
     // SAFETY: integers: zeros are a value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as libc::c_ushort;

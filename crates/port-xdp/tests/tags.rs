@@ -188,5 +188,13 @@ fn without_a_driver_that_says_them_everything_else_works() {
         assert!(!port.keeps_tags());
         send(b, &frame(&INNER, 100));
         assert_eq!(receive(&port), frame(&INNER, 100));
+        let _link = tag_beside(b, 0x8100, 7);
+        send(b, &frame(&[], 100));
+        assert_eq!(receive(&port), frame(&[], 100), "lost");
+        // What the peer can be told to do about it, as the switch's log says.
+        run("ethtool -K vlb tx-vlan-hw-insert off tx-vlan-stag-hw-insert off");
+        send(b, &frame(&[], 100));
+        assert_eq!(receive(&port), frame(&[0x81, 0, 0, 7], 100));
+        run("ethtool -K vlb tx-vlan-hw-insert on tx-vlan-stag-hw-insert on");
     }
 }

@@ -1,7 +1,7 @@
 //! Open interfaces of all types, and what is told of them. The only place that knows the port drivers.
 
 use crate::interface::{MTU_DEFAULT, Spec, What};
-use crate::queues;
+use crate::{queues, tags};
 use flow::{DpPort, Mac};
 use packet::Abilities;
 use pipeline::{OfPort, PatchCounts, Pipeline, PortConfig};
@@ -10,6 +10,7 @@ use port_kernel::{Link, Links, NetdevPort, TapPort};
 use port_vhost::{Config, Mode, Offers, VhostPort};
 use port_xdp::XdpPort;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -33,6 +34,9 @@ pub(crate) struct Opened {
     index: AtomicU32,
     /// What is put back when it is closed.
     before: queues::Before,
+    tags_before: tags::Before,
+    /// A NIC receives what is for others while this is held: guests' addresses and VLANs are not its own.
+    _promiscuous: Option<OwnedFd>,
 }
 
 /// What an interface's row says of its link.
@@ -59,7 +63,9 @@ impl Opened {
         links: &Arc<Links>,
         on_change: Box<dyn Fn() + Send + Sync>,
     ) -> Result<Opened, String> {
-        let (mut link, before) = (None, queues::Before::default());
+        let (mut link, before, tags_before) =
+            (None, queues::Before::default(), tags::Before::default());
+        let mut promiscuous = None;
         let device = match &spec.what {
             What::Vhost { mode, path } => {
                 let (name, path) = (name.to_owned(), path.clone());
@@ -119,13 +125,31 @@ impl Opened {
                     before.put_back(netdev);
                     format!("cannot open: {e}")
                 })?;
+                if !port.keeps_tags() {
+                    tags_before.take(netdev);
+                }
+                promiscuous = port_kernel::promiscuous(found.index)
+                    .inspect_err(|e| {
+                        tracing::warn!(
+                            "{netdev} is not promiscuous, so it may lose what is for guests: {e}"
+                        )
+                    })
+                    .ok();
                 link = Some(found);
                 Device::Xdp(Arc::new(port))
             }
             What::Patch { .. } => Device::Patch(OnceLock::new()),
         };
         let index = AtomicU32::new(link.map_or(0, |l| l.index));
-        let opened = Opened { spec, device, links: links.clone(), index, before };
+        let opened = Opened {
+            spec,
+            device,
+            links: links.clone(),
+            index,
+            before,
+            tags_before,
+            _promiscuous: promiscuous,
+        };
         opened.follow_link();
         Ok(opened)
     }
@@ -262,11 +286,15 @@ impl Opened {
         Some((self.link()?.name, x.queues?))
     }
 
-    /// Gives the netdev again the queues that the row asks for, where somebody else (`ethtool -L`) changed them.
+    /// Gives the netdev again what it was given, where somebody else (`ethtool`) changed it: the queues that the row asks
+    /// for, and tags left in frames.
     ///
     /// # Errors
     /// A line for the row's `error` column.
-    pub(crate) fn keep_queues(&self) -> Result<(), String> {
+    pub(crate) fn keep_settings(&self) -> Result<(), String> {
+        if let (Device::Xdp(_), Some(link)) = (&self.device, self.link()) {
+            self.tags_before.keep(&link.name);
+        }
         let Some((netdev, asked)) = self.asked_queues() else { return Ok(()) };
         self.before.take(&netdev, asked as u32)
     }
@@ -341,6 +369,7 @@ impl Opened {
     pub(crate) fn close(&self) {
         if let Some(link) = self.link() {
             self.before.put_back(&link.name);
+            self.tags_before.put_back(&link.name);
         }
         if let Device::Vhost(port) = &self.device {
             port.close();
@@ -410,6 +439,10 @@ impl Opened {
                 map.insert("xdp-busy-poll".to_owned(), port.busy_polls().to_string());
                 map.insert("xdp-tx-csum".to_owned(), port.leaves_checksums().to_string());
                 map.insert("rx-csum-repair".to_owned(), port.repairs_checksums().to_string());
+                if let Some(link) = self.link() {
+                    let tags = tags::told(&link.name, port.keeps_tags());
+                    map.insert("rx_vlan".to_owned(), tags.to_owned());
+                }
                 if let Some(queues) = self.link().and_then(|l| port_kernel::queues(&l.name).ok()) {
                     map.insert("netdev_rxq".to_owned(), queues.rx.to_string());
                     map.insert("netdev_max_rxq".to_owned(), queues.rx_max.to_string());

@@ -23,6 +23,7 @@ mod queues;
 mod report;
 mod startfile;
 mod switch;
+mod tags;
 
 use clap::Parser;
 use std::process::ExitCode;

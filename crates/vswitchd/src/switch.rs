@@ -365,7 +365,7 @@ impl Switch {
         r.police(limits, clock);
         r.steer(&w.interface.name, w.interface.steer_by_hash && !r.opened.is_patch());
         let mtu_error = mtu_error.or(r.opened.set_mtu(mtu).err());
-        let queues_error = r.opened.keep_queues().err();
+        let queues_error = r.opened.keep_settings().err();
         r.complaint = r.opened.complaint();
         let error =
             mtu_error.or(queues_error).or(offers_error).or(limits_error).or(r.complaint.clone());
