@@ -118,8 +118,10 @@ fn a_tag_that_was_left_to_the_device_is_in_the_frame() {
     let (a, b) = pair(9000);
     let port = XdpPort::open(&config(a, 9000)).expect("opens");
     assert!(port.mode() == Mode::Native && port.keeps_tags());
+    let other = XdpPort::open(&config(a, 9000)).err().expect("must be refused").to_string();
+    assert!(other.contains("another XDP program is attached"), "{other}");
     // With tags that are in the frame already, which become the inner ones. More frames than the rings hold.
-    let all = || PAYLOADS.iter().cycle().take(100).flat_map(|&p| [(&[][..], p), (&INNER, p)]);
+    let all = || PAYLOADS.iter().cycle().take(40).flat_map(|&p| [(&[][..], p), (&INNER, p)]);
     let tags: [(u16, u16); 4] = [(0x8100, 0x6007), (0x88a8, 0xffff), (0x8100, 0), (0x8100, 0x1000)];
     for (tpid, tci) in tags {
         let link = tag_beside(b, tpid, tci);
