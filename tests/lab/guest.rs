@@ -67,7 +67,7 @@ pub struct Options {
     pub machine: Machine,
     /// Queue pairs, and as many processors; 0 is 1.
     pub queues: u16,
-    /// Another network device than virtio-net, as QEMU calls it. It has one queue.
+    /// Another network device of QEMU than virtio-net, as it calls it. It has one queue.
     pub nic: Option<&'static str>,
     /// Properties of its device for QEMU, as `guest_csum=off`.
     pub properties: &'static str,
