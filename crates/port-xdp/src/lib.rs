@@ -17,10 +17,12 @@
 
 mod alarm;
 mod code;
+mod open;
 mod program;
 mod queue;
 mod repair;
 mod ring;
+mod shared;
 mod sys;
 mod transmit;
 mod umem;
@@ -29,6 +31,7 @@ use packet::{Burst, BurstBuf, DropReason, Set};
 use port::{Counters, Port, Wait, Waker};
 use program::Program;
 use queue::Queue;
+pub use shared::{MAX_SHARED_FRAMES, SharedFrames};
 use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -104,6 +107,9 @@ pub struct Config {
     pub long_frames: bool,
     /// Whether segments of TCP that come in one burst are joined to super-frames ([`Burst::coalesce`]).
     pub gro: bool,
+    /// Frames that its queues share with those of other ports, so that what one received another sends without copying
+    /// its payload (Linux 5.10).
+    pub shared: Option<Arc<SharedFrames>>,
 }
 
 impl Config {
@@ -124,6 +130,7 @@ impl Config {
             busy_poll: false,
             long_frames: true,
             gro: false,
+            shared: None,
         }
     }
 }
@@ -165,6 +172,7 @@ impl XdpPort {
                         let name = &config.name;
                         tracing::warn!("{name}: the driver is not asked for VLAN tags: {e}");
                     }
+                    port.tell_unshared();
                     return Ok(port);
                 }
                 // No other mode helps against that.
@@ -217,6 +225,22 @@ impl XdpPort {
     /// Whether VLAN tags that the driver takes out of what is received are put back.
     pub fn keeps_tags(&self) -> bool {
         matches!(self.program.tags, Some(Ok(())))
+    }
+
+    fn tell_unshared(&self) {
+        for (number, queue) in self.queues.iter().enumerate() {
+            let Some(why) = &queue.unshared else { continue };
+            let name = &self.name;
+            tracing::info!(
+                "{name}: queue {number} shares no frames, so what it passes on is copied: {why}"
+            );
+        }
+    }
+
+    /// Frames that queues share, those taken and all, if all queues of the port do.
+    pub fn shared_frames(&self) -> Option<(usize, usize)> {
+        let shares: Option<Vec<_>> = self.queues.iter().map(|q| q.share.as_ref()).collect();
+        Some(shares?.first()?.use_of_all())
     }
 
     /// Whether polling runs the driver's receiving.

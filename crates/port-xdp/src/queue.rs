@@ -3,26 +3,23 @@
 use crate::alarm::Alarm;
 use crate::repair::left_to_do;
 use crate::ring::Ring;
-use crate::sys::{self, Offsets, Statistics};
+use crate::shared::Share;
+use crate::sys::{self, Statistics};
 use crate::transmit::Metadata;
 use crate::umem::{FRAME, Umem};
-use crate::{Config, Mode, named};
 use packet::{BURST, Burst, BurstBuf, DropReason, HEADER_BYTES, Lender, MAX_FRAME};
 use port::{Counters, Finished, QueueCounters, Wait, Waker};
 use rustix::fd::OwnedFd;
 use std::cell::UnsafeCell;
-use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 
 /// Frames that one packet takes at most: three hold the longest MTU, 9702. Received ones may have one for each page
 /// of a socket buffer (`MAX_SKB_FRAGS`) and one for its head.
 pub(crate) const TX_PARTS: usize = 3;
-const RX_PARTS: usize = 18;
+pub(crate) const RX_PARTS: usize = 18;
 
-/// `XDP_USE_SG`, a flag of bind, and `XDP_PKT_CONTD`, an option of descriptors: the packet goes on in the next one
-/// (linux/if_xdp.h; Linux 6.6).
-const USE_PARTS: u16 = 1 << 4;
+/// `XDP_PKT_CONTD`, an option of descriptors: the packet goes on in the next one (linux/if_xdp.h; Linux 6.6).
 pub(crate) const CONTINUED: u32 = 1;
 
 /// Bytes in front of frames that are sent, where the kernel may be left something to do: of each, for it wants them to be
@@ -56,7 +53,7 @@ pub(crate) struct Claim<T> {
 unsafe impl<T: Send> Sync for Claim<T> {}
 
 impl<T> Claim<T> {
-    fn new(value: T) -> Claim<T> {
+    pub(crate) fn new(value: T) -> Claim<T> {
         Claim { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
@@ -70,11 +67,11 @@ impl<T> Claim<T> {
 }
 
 /// What receiving needs.
-struct Rx {
-    ring: Ring<Descriptor>,
-    fill: Ring<u64>,
+pub(crate) struct Rx {
+    pub(crate) ring: Ring<Descriptor>,
+    pub(crate) fill: Ring<u64>,
     /// Frames of the burst that is out.
-    lent: Vec<u64>,
+    pub(crate) lent: Vec<u64>,
 }
 
 /// What sending needs.
@@ -82,15 +79,36 @@ pub(crate) struct Tx {
     pub(crate) ring: Ring<Descriptor>,
     pub(crate) completion: Ring<u64>,
     pub(crate) free: Vec<u64>,
+    /// Frames that were sent, and are still in the bursts that they came in.
+    pub(crate) waiting: Vec<u64>,
+}
+
+impl Tx {
+    /// Takes back what the kernel has sent.
+    pub(crate) fn take_back(&mut self, share: Option<&Share>) {
+        let Tx { completion, free, waiting, .. } = self;
+        let mut sent = std::iter::from_fn(|| completion.pop().map(frame_of));
+        match share {
+            None => sent.for_each(|frame| free.push(frame)),
+            Some(share) => {
+                waiting.extend(sent.by_ref().filter(|&frame| share.owns(frame)));
+                free.extend(waiting.extract_if(.., |frame| share.is_idle(*frame)));
+            }
+        }
+        completion.release();
+    }
 }
 
 /// See the module's documentation. Fields are dropped in this order: what uses memory before the memory.
 pub(crate) struct Queue {
-    rx: Claim<Rx>,
+    pub(crate) rx: Claim<Rx>,
     pub(crate) tx: Claim<Tx>,
     pub(crate) socket: OwnedFd,
-    alarm: Alarm,
-    pub(crate) umem: Umem,
+    pub(crate) alarm: Alarm,
+    /// If it shares frames with others, and why not if it was to.
+    pub(crate) share: Option<Share>,
+    pub(crate) unshared: Option<String>,
+    pub(crate) umem: Arc<Umem>,
     /// Bytes in front of what is sent: [`METADATA`] if the kernel completes checksums, else none.
     pub(crate) metadata: usize,
     /// Whether packets may be longer than a frame.
@@ -98,100 +116,14 @@ pub(crate) struct Queue {
     /// Whether to look for checksums that were left to be done.
     pub(crate) repair: bool,
     /// Whether to join segments of TCP.
-    gro: bool,
+    pub(crate) gro: bool,
     /// Whether a poll that finds nothing has the driver look.
     pub(crate) busy_poll: bool,
-    received: QueueCounters,
+    pub(crate) received: QueueCounters,
     pub(crate) sent: QueueCounters,
 }
 
-/// Gives the kernel the frames; those sent have `metadata` bytes in front (Linux 6.8).
-fn register(socket: &OwnedFd, umem: &Umem, metadata: usize) -> Result<()> {
-    let area = libc::xdp_umem_reg {
-        addr: umem.base(),
-        len: umem.bytes() as u64,
-        chunk_size: FRAME as u32,
-        headroom: 0,
-        flags: if metadata > 0 { libc::XDP_UMEM_TX_METADATA_LEN } else { 0 },
-        tx_metadata_len: metadata as u32,
-    };
-    sys::set(socket, libc::XDP_UMEM_REG, &area).map_err(|e| match e.raw_os_error() {
-        // As `mmap` has it.
-        Some(libc::ENOBUFS) => Error::new(ErrorKind::OutOfMemory, e),
-        _ => e,
-    })
-}
-
 impl Queue {
-    /// Opens queue `number` of a netdev.
-    pub(crate) fn open(config: &Config, number: u32, mode: Mode) -> Result<Queue> {
-        let socket = sys::socket().map_err(|e| named(e, "a socket"))?;
-        let (rx_size, tx_size) = (config.rx_size, config.tx_size);
-        // The fill ring can hold all receive frames: those in the receive ring, and those that are out.
-        let fill_size = rx_size * 2;
-        let frames = fill_size + tx_size;
-        let umem = Umem::new(frames as usize).map_err(|e| named(e, "memory for frames"))?;
-        let csum = config.tx_csum && (mode != Mode::ZeroCopy || config.driver_csum);
-        let metadata =
-            if csum && register(&socket, &umem, METADATA).is_ok() { METADATA } else { 0 };
-        if metadata == 0 {
-            let locked = "frames cannot be locked in memory (limit of locked memory: ulimit -l)";
-            register(&socket, &umem, 0).map_err(|e| named(e, locked))?;
-        }
-        for (option, size) in [
-            (libc::XDP_UMEM_FILL_RING, fill_size),
-            (libc::XDP_UMEM_COMPLETION_RING, tx_size),
-            (libc::XDP_RX_RING, rx_size),
-            (libc::XDP_TX_RING, tx_size),
-        ] {
-            sys::set(&socket, option, &size).map_err(|e| named(e, "a ring"))?;
-        }
-        let offsets: Offsets = sys::get(&socket, libc::XDP_MMAP_OFFSETS)?;
-        let mut fill = Ring::map(&socket, libc::XDP_UMEM_PGOFF_FILL_RING, fill_size, offsets.fill)?;
-        let at = libc::XDP_UMEM_PGOFF_COMPLETION_RING;
-        let completion = Ring::map(&socket, at, tx_size, offsets.completion)?;
-        let ring = Ring::map(&socket, libc::XDP_PGOFF_RX_RING as u64, rx_size, offsets.rx)?;
-        for frame in 0..u64::from(fill_size) {
-            fill.push(frame * FRAME as u64);
-        }
-        fill.publish();
-        let rx = Rx { ring, fill, lent: Vec::with_capacity(BURST + RX_PARTS) };
-        let ring = Ring::map(&socket, libc::XDP_PGOFF_TX_RING as u64, tx_size, offsets.tx)?;
-        let free = (fill_size..frames).map(|n| u64::from(n) * FRAME as u64).collect();
-        let tx = Tx { ring, completion, free };
-        let copy = if mode == Mode::ZeroCopy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
-        let flags = copy | libc::XDP_USE_NEED_WAKEUP;
-        let bind = |more| sys::bind(&socket, config.index, number, flags | more);
-        // Older kernels do not know the flag, and not every driver can do it.
-        let parts = config.long_frames && bind(USE_PARTS).is_ok();
-        if !parts {
-            bind(0)?;
-        }
-        if config.busy_poll {
-            let needs = "busy polling (options:xdp-busy-poll) needs Linux 5.11 and CAP_NET_ADMIN";
-            sys::prefer_busy_poll(&socket).map_err(|e| named(e, needs))?;
-        }
-        let busy_poll = config.busy_poll;
-        let repair = config.csum_repair.unwrap_or(mode != Mode::ZeroCopy);
-        let (received, sent) = Default::default();
-        let (rx, tx, alarm) = (Claim::new(rx), Claim::new(tx), Alarm::new()?);
-        let gro = config.gro;
-        Ok(Queue {
-            rx,
-            tx,
-            socket,
-            alarm,
-            umem,
-            metadata,
-            parts,
-            repair,
-            gro,
-            busy_poll,
-            received,
-            sent,
-        })
-    }
-
     pub(crate) fn socket(&self) -> &OwnedFd {
         &self.socket
     }
@@ -215,8 +147,7 @@ impl Queue {
         let rx = unsafe { &mut *self.rx.value.get() };
         let (mut private, mut borrowed) = (0, 0);
         while rx.lent.len() < BURST {
-            let Some(d) = rx.ring.pop() else { break };
-            rx.lent.push(frame_of(d.at));
+            let Some(d) = self.next(rx) else { break };
             let fetched = match d.options & CONTINUED {
                 0 => self.fetch(buf, &d),
                 _ => self.fetch_parts(buf, &d, rx),
@@ -258,11 +189,20 @@ impl Queue {
         Some(burst)
     }
 
-    fn fetch(
-        &self,
-        buf: &mut BurstBuf,
-        d: &Descriptor,
-    ) -> std::result::Result<(usize, usize), DropReason> {
+    /// What was received next. Its frame is lent.
+    fn next(&self, rx: &mut Rx) -> Option<Descriptor> {
+        loop {
+            let d = rx.ring.pop()?;
+            let frame = frame_of(d.at);
+            if self.share.as_ref().is_none_or(|share| share.owns(frame)) {
+                rx.lent.push(frame);
+                return Some(d);
+            }
+            self.received.drops.add(DropReason::RxOversize, 1);
+        }
+    }
+
+    fn fetch(&self, buf: &mut BurstBuf, d: &Descriptor) -> Result<(usize, usize), DropReason> {
         let len = d.len as usize;
         if len < 14 {
             return Err(DropReason::RxShortFrame);
@@ -286,16 +226,15 @@ impl Queue {
         buf: &mut BurstBuf,
         first: &Descriptor,
         rx: &mut Rx,
-    ) -> std::result::Result<(usize, usize), DropReason> {
+    ) -> Result<(usize, usize), DropReason> {
         let mut fetched = self.fetch(buf, first);
         loop {
-            let Some(d) = rx.ring.pop() else {
+            let Some(d) = self.next(rx) else {
                 if fetched.is_ok() {
                     buf.pop();
                 }
                 return Err(DropReason::RxTooManySegments);
             };
-            rx.lent.push(frame_of(d.at));
             if let Ok((_, len)) = &mut fetched {
                 let n = d.len as usize;
                 // SAFETY: `at` found the bytes inside the area; they are the kernel's again only when the burst is
@@ -353,7 +292,7 @@ impl Lender for Queue {
         let any = !rx.lent.is_empty();
         while let Some(frame) = rx.lent.pop() {
             // There is room for all receive frames.
-            rx.fill.push(frame);
+            rx.fill.push(self.share.as_ref().map_or(frame, |share| share.back(frame)));
         }
         if any {
             rx.fill.publish();

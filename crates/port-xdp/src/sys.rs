@@ -108,12 +108,21 @@ pub(crate) struct Statistics {
 
 /// Binds a socket to a queue.
 pub(crate) fn bind(socket: &OwnedFd, index: u32, queue: u32, flags: u16) -> Result<()> {
+    bind_to(socket, index, queue, flags, 0)
+}
+
+/// Binds a socket to a queue, with the frames that another has (Linux 5.10). That one's flags go for it too.
+pub(crate) fn bind_as(socket: &OwnedFd, index: u32, queue: u32, other: &OwnedFd) -> Result<()> {
+    bind_to(socket, index, queue, libc::XDP_SHARED_UMEM, other.as_raw_fd() as u32)
+}
+
+fn bind_to(socket: &OwnedFd, index: u32, queue: u32, flags: u16, other: u32) -> Result<()> {
     let address = libc::sockaddr_xdp {
         sxdp_family: libc::AF_XDP as u16,
         sxdp_flags: flags,
         sxdp_ifindex: index,
         sxdp_queue_id: queue,
-        sxdp_shared_umem_fd: 0,
+        sxdp_shared_umem_fd: other,
     };
     let (at, len) = (std::ptr::from_ref(&address).cast(), size_of_val(&address) as libc::socklen_t);
     // SAFETY: the kernel reads `len` bytes of `address`.

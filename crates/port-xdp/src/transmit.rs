@@ -2,6 +2,7 @@
 //! to complete ([`Metadata`]).
 
 use crate::queue::{CONTINUED, Descriptor, METADATA, Queue, TX_PARTS, Tx, frame_of};
+use crate::shared::Share;
 use crate::sys;
 use crate::umem::FRAME;
 use packet::arch::cycles;
@@ -75,10 +76,7 @@ impl Queue {
         }
         // SAFETY: taken just now.
         let tx = unsafe { &mut *self.tx.value.get() };
-        while let Some(frame) = tx.completion.pop() {
-            tx.free.push(frame_of(frame));
-        }
-        tx.completion.release();
+        tx.take_back(self.share.as_ref());
         tx.ring.begin();
         let mut sum = Sum::default();
         for i in set {
@@ -126,9 +124,40 @@ impl Queue {
             sum.done.checksums += 1;
         }
         let p = &burst.packets()[i];
+        if let Some(share) = &self.share
+            && self.pass_on(share, tx, p, burst.segments(i))
+        {
+            let head = p.header().len();
+            sum.add(head, 0);
+            sum.done.more_bytes += (p.len() - head) as u64;
+            return Ok(());
+        }
         self.put_whole(tx, p, burst.segments(i)).map_err(|reason| (reason, 1))?;
         sum.add(p.header().len(), p.len() - p.header().len());
         Ok(())
+    }
+
+    /// Sends the frame that a packet was received in: its first bytes are written in front of the payload, which stays
+    /// where it is. False if that cannot be, and a copy is to be sent.
+    fn pass_on(&self, share: &Share, tx: &mut Tx, p: &Packet, borrowed: &[Segment<'_>]) -> bool {
+        let ([payload], head) = (borrowed, p.header()) else { return false };
+        let Some(at) = self.umem.offset(payload.as_ptr()) else { return false };
+        let frame = frame_of(at);
+        let start = at - frame;
+        let fits =
+            (head.len() + self.metadata) as u64 <= start && start as usize + payload.len() <= FRAME;
+        if !fits || p.offload.needs_csum() || !tx.ring.has_room(1) {
+            return false;
+        }
+        let at = at - head.len() as u64;
+        let Some(to) = self.umem.at(at, head.len()) else { return false };
+        if tx.free.pop_if(|own| share.exchange(frame, *own)).is_none() {
+            return false;
+        }
+        // SAFETY: the bytes in front of the payload are in its frame, which is the queue's now; of those, nobody reads any.
+        unsafe { std::ptr::copy_nonoverlapping(head.as_ptr(), to, head.len()) };
+        tx.ring.push(Descriptor { at, len: p.len() as u32, options: 0 });
+        true
     }
 
     /// Cuts a super-frame.

@@ -1,4 +1,4 @@
-//! Frames that are shared with the kernel: one area for each queue.
+//! Memory for frames, shared with the kernel.
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::ffi::c_void;
@@ -10,6 +10,7 @@ pub(crate) const FRAME: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
 
 /// An area of frames.
+#[derive(Debug)]
 pub(crate) struct Umem {
     base: *mut c_void,
     bytes: usize,
@@ -50,6 +51,12 @@ impl Umem {
         let inside = at.checked_add(len).is_some_and(|end| end <= self.bytes);
         inside.then(|| self.base.cast::<u8>().wrapping_add(at))
     }
+
+    /// Where in the area a byte is, if it is there.
+    pub(crate) fn offset(&self, ptr: *const u8) -> Option<u64> {
+        let at = ptr.addr().wrapping_sub(self.base.addr());
+        (at < self.bytes).then_some(at as u64)
+    }
 }
 
 impl Drop for Umem {
@@ -70,5 +77,10 @@ mod tests {
         assert!(umem.at(umem.bytes() as u64, 0).is_some());
         assert!(umem.at(umem.bytes() as u64, 1).is_none());
         assert!(umem.at(u64::MAX, 2).is_none());
+        let first = umem.at(0, 1).expect("there");
+        assert_eq!(umem.offset(first.wrapping_add(5000)), Some(5000));
+        for outside in [first.wrapping_sub(1), first.wrapping_add(umem.bytes())] {
+            assert_eq!(umem.offset(outside), None);
+        }
     }
 }

@@ -26,7 +26,7 @@ pub struct Finished {
     pub super_frames: u64,
     /// Packets and bytes that they are more on the wire than here.
     pub more_packets: u64,
-    /// See `more_packets`.
+    /// See `more_packets`; and bytes of packets that were passed on without being copied.
     pub more_bytes: u64,
     /// Segments cut in software.
     pub segments: u64,
