@@ -237,6 +237,75 @@ fn where_tags_are_is_shown_and_what_is_lost_is_told() -> Result<()> {
     Ok(())
 }
 
+/// Two hosts behind ports that share frames: no payload between them is copied until sharing ends.
+#[test]
+fn what_one_port_received_another_sends_without_a_copy() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let share = |frames: &str| {
+        let setting = format!("other_config:xdp-shared-frames={frames}");
+        switch.ctl(&["--no-wait", "set", "Open_vSwitch", ".", &setting])
+    };
+    share("4096")?;
+    let hosts = [Namespace::new()?, Namespace::new()?];
+    for (i, host) in hosts.iter().enumerate() {
+        let name = format!("xe{i}");
+        quiet_wire(&switch, &name, host)?;
+        host.run(&format!("ip addr add 10.1.0.{}/24 dev {name}p", i + 1))?;
+        add_port(
+            &switch,
+            &name,
+            &["type=afxdp", "options:n_rxq_desc=512", "options:n_txq_desc=512"],
+        )?;
+    }
+    wait_column(&switch, "xe1", "status", "umem=\"shared, 3072 of 4096 frames\"")?;
+    // One that is too much has its own.
+    quiet_wire(&switch, "xe2", &hosts[0])?;
+    add_port(&switch, "xe2", &["type=afxdp"])?;
+    wait_column(&switch, "xe2", "status", "umem=own")?;
+    let told = "xe2: queue 0 shares no frames, so what it passes on is copied: it needs 6144 frames, and 1024 of 4096 are left";
+    let log = switch.daemon().log_from(0)?;
+    ensure!(log.contains(told), "{log}");
+
+    let copied = || -> Result<u64> {
+        Ok(switch.appctl(&["coverage/read-counter", "payload_copied_bytes"])?.trim().parse()?)
+    };
+    let ping = "ping -q -c 200 -i 0.002 -W 2 -s 1400 -p 1234567890abcdef 10.1.0.2";
+    // What has no address yet floods, and of that only one is no copy.
+    hosts[0].run("ping -c 3 -i 0.1 -W 2 10.1.0.2")?;
+    let before = copied()?;
+    let sent = switch.statistics("xe1")?.get("tx_bytes").copied();
+    hosts[0].run(ping)?;
+    ensure!(copied()? == before, "{before}, {}", copied()?);
+    wait::until("bytes to be counted", LIMIT, || {
+        let now = switch.statistics("xe1")?.get("tx_bytes").copied();
+        Ok((now >= sent.map(|n| n + 200 * 1442)).then_some(()))
+    })?;
+    let mut server =
+        hosts[1].start("iperf3 -s --forceflush", &switch.rundir().join("iperf.log"))?;
+    server.wait_log("listening", LIMIT, 0, |t| t.contains("listening").then_some(()))?;
+    hosts[0].run("iperf3 -n 32M -c 10.1.0.2")?;
+    ensure!(copied()? - before < 1 << 20, "{} of 32 MiB", copied()? - before);
+
+    // A change opens the ports anew.
+    share("0")?;
+    for name in ["xe0", "xe1", "xe2"] {
+        wait_column(&switch, name, "status", "umem=own")?;
+    }
+    hosts[0].run("ping -c 3 -i 0.1 -W 2 10.1.0.2")?;
+    let before = copied()?;
+    hosts[0].run(ping)?;
+    ensure!(copied()? >= before + 400 * 1300, "{before}, {}", copied()?);
+    share("2000000")?;
+    let told = "other_config:xdp-shared-frames=2000000 is more than 1048576; none are shared";
+    wait::until("the log to tell it", LIMIT, || {
+        Ok(switch.daemon().log_from(0)?.contains(told).then_some(()))
+    })?;
+    drop(server);
+    switch.check_alive()
+}
+
 /// A guest is the host here, for virtio-net is a NIC that spreads what it receives by a table (RSS).
 #[test]
 fn a_nic_spreads_what_it_receives_among_the_queues_that_are_polled() -> Result<()> {

@@ -67,6 +67,14 @@ pub(crate) struct Asked {
     pub(crate) long_frames: bool,
 }
 
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.zero_copy { "zero-copy" } else { "copies by the kernel" })?;
+        f.write_str(if self.csum { ", checksums left to it" } else { "" })?;
+        f.write_str(if self.long_frames { "" } else { ", none of several frames" })
+    }
+}
+
 /// What came of it, as `Queue` has it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Terms {
@@ -157,9 +165,7 @@ impl Area {
         let Some((_, socket)) = users.sockets.first() else { return Ok(None) };
         let (theirs, terms) = users.terms;
         if asked != theirs {
-            return Err(format!(
-                "it asks for {asked:?}, and those that share frames for {theirs:?}"
-            ));
+            return Err(format!("it asks for {asked}, and those that share frames for {theirs}"));
         }
         let socket = socket.try_clone().map_err(|e| format!("a descriptor: {e}"))?;
         Ok(Some((socket, terms)))

@@ -10,9 +10,13 @@ use pipeline::{
     BridgeConfig, DEFAULT_VLAN_LIMIT, MAX_VLAN_LIMIT, PortColumns, PortConfig, Snooping, VlanSet,
 };
 use pmd::{Assign, AutoBalance, Rules, SleepMax};
+use port_xdp::MAX_SHARED_FRAMES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tables::TableConfig;
+
+/// Frames that AF_XDP ports share, of `Open_vSwitch.other_config`.
+const SHARED_FRAMES: &str = "xdp-shared-frames";
 
 /// What the daemon follows, and what it writes: it compares before it writes.
 pub(crate) const SELECTION: Selection<'static> = &[
@@ -197,6 +201,7 @@ impl Desired {
             "pmd-auto-lb-load-threshold",
             "pmd-auto-lb-improvement-threshold",
             "pmd-auto-lb-rebal-interval",
+            SHARED_FRAMES,
         ] {
             let _: Option<u64> = reading.number("other_config", root, key);
         }
@@ -213,6 +218,13 @@ impl Desired {
             let text = format!("other_config:pmd-rxq-assign=\"{text}\" is none of cycles, group, ");
             desired.complaints.push(text + "roundrobin; cycles is used");
         }
+        if let Some(frames) = desired.number(SHARED_FRAMES)
+            && frames > MAX_SHARED_FRAMES as u64
+        {
+            desired.complaints.push(format!(
+                "other_config:{SHARED_FRAMES}={frames} is more than {MAX_SHARED_FRAMES}; none are shared"
+            ));
+        }
         let complain = |part| {
             let text =
                 format!("other_config:pmd-sleep-max: \"{part}\" is neither a number from 0 on");
@@ -228,6 +240,12 @@ impl Desired {
     pub(crate) fn sleep_max(&self) -> &str {
         let keys = ["pmd-sleep-max", "pmd-maxsleep"];
         keys.iter().find_map(|&k| self.other_config.get(k)).map_or("", String::as_str)
+    }
+
+    /// Frames that interfaces through AF_XDP share; 0 if they do not.
+    pub(crate) fn shared_frames(&self) -> usize {
+        let frames = self.number(SHARED_FRAMES).and_then(|n| usize::try_from(n).ok());
+        frames.filter(|n| *n <= MAX_SHARED_FRAMES).unwrap_or(0)
     }
 
     /// By which rules queues are placed.

@@ -8,7 +8,7 @@ use pipeline::{OfPort, PatchCounts, Pipeline, PortConfig};
 use port::{Counters, Port};
 use port_kernel::{Link, Links, NetdevPort, TapPort};
 use port_vhost::{Config, Mode, Offers, VhostPort};
-use port_xdp::XdpPort;
+use port_xdp::{SharedFrames, XdpPort};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -52,7 +52,7 @@ pub(crate) struct State {
 }
 
 impl Opened {
-    /// Opens an interface. `on_change` is called when its state changes.
+    /// Opens an interface. AF_XDP ports have `shared` frames. `on_change` is called when its state changes.
     ///
     /// # Errors
     /// A line for the row's `error` column.
@@ -60,6 +60,7 @@ impl Opened {
         name: &str,
         spec: Spec,
         offers: Offers,
+        shared: Option<Arc<SharedFrames>>,
         links: &Arc<Links>,
         on_change: Box<dyn Fn() + Send + Sync>,
     ) -> Result<Opened, String> {
@@ -120,6 +121,7 @@ impl Opened {
                     driver_tags: driver.rx_vlan_tag,
                     gro: x.gro,
                     busy_poll: x.busy_poll,
+                    shared,
                 };
                 let port = XdpPort::open(&config).map_err(|e| {
                     before.put_back(netdev);
@@ -451,6 +453,11 @@ impl Opened {
                     map.insert("rss".to_owned(), queues::told(&rss));
                 }
                 map.insert("use-need-wakeup".to_owned(), "true".to_owned());
+                let umem = port.shared_frames().map_or_else(
+                    || "own".to_owned(),
+                    |(used, all)| format!("shared, {used} of {all} frames"),
+                );
+                map.insert("umem".to_owned(), umem);
                 map.insert("huge-pages".to_owned(), port.huge_pages().to_string());
                 map.insert("driver_name".to_owned(), self.driver_name())
             }

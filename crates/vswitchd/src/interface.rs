@@ -74,6 +74,8 @@ pub(crate) struct Xdp {
     pub(crate) tx_csum: bool,
     pub(crate) gro: bool,
     pub(crate) busy_poll: bool,
+    /// Frames that all such interfaces of the switch share; 0 if they do not.
+    pub(crate) shared_frames: usize,
 }
 
 impl Spec {
@@ -89,6 +91,14 @@ impl Spec {
             _ if path.is_dir() => Err(format!("{what}: {} is a directory", path.display())),
             _ => Ok(Spec { kind, what: What::Vhost { mode, path } }),
         }
+    }
+
+    /// The same where interfaces through AF_XDP share so many frames.
+    pub(crate) fn sharing(mut self, frames: usize) -> Spec {
+        if let What::Xdp(x) = &mut self.what {
+            x.shared_frames = frames;
+        }
+        self
     }
 
     /// The socket, which two interfaces cannot share.
@@ -210,7 +220,19 @@ fn xdp(i: &Interface, kind: &'static str, netdev: String) -> Result<Spec, String
     };
     let (rx_size, tx_size) = (size("n_rxq_desc")?, size("n_txq_desc")?);
     let gro = truth(i, GRO)?.unwrap_or(false);
-    let x = Xdp { netdev, mode, queues, rx_size, tx_size, csum_repair, tx_csum, gro, busy_poll };
+    let shared_frames = 0;
+    let x = Xdp {
+        netdev,
+        mode,
+        queues,
+        rx_size,
+        tx_size,
+        csum_repair,
+        tx_csum,
+        gro,
+        busy_poll,
+        shared_frames,
+    };
     Ok(Spec { kind, what: What::Xdp(x) })
 }
 
@@ -358,8 +380,12 @@ mod tests {
             tx_csum: false,
             gro: false,
             busy_poll: false,
+            shared_frames: 0,
         };
-        assert_eq!(xdp.expect("works").what, What::Xdp(wanted));
+        let sharing = Xdp { shared_frames: 512, ..wanted.clone() };
+        let xdp = xdp.expect("works");
+        assert_eq!(xdp.what, What::Xdp(wanted));
+        assert_eq!(xdp.sharing(512).what, What::Xdp(sharing), "which is opened anew");
         for option in [
             ("n_rxq", "17"),
             ("n_txq_desc", "1000"),

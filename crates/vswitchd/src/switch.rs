@@ -16,6 +16,7 @@ use pmd::{Clock, Pool, PortEntry, Revalidator, SleepMax, Topology, parse_cpu_mas
 use port::{Counters, Port};
 use port_kernel::Links;
 use port_vhost::Offers;
+use port_xdp::SharedFrames;
 use qos::{Limits, Policer, QosDrops};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -137,6 +138,8 @@ pub(crate) struct Switch {
     pub(crate) mtus: BTreeMap<String, u32>,
     /// What the kernel says of netdevs.
     pub(crate) links: Arc<Links>,
+    /// Memory that AF_XDP ports share, if they do.
+    shared_frames: Option<Arc<SharedFrames>>,
     /// By the interface's row.
     pub(crate) outcomes: BTreeMap<Uuid, Outcome>,
     /// What interfaces that are gone counted, so that sums never fall.
@@ -182,6 +185,7 @@ impl Switch {
             locals: BTreeMap::new(),
             mtus: BTreeMap::new(),
             links,
+            shared_frames: None,
             outcomes: BTreeMap::new(),
             departed: Counters::default(),
             desired: Desired::default(),
@@ -258,6 +262,10 @@ impl Switch {
         self.pool.set_rules(desired.rules());
         self.pool.set_auto_balance(desired.auto_balance());
         self.pool.set_sleep_max(SleepMax::parse(desired.sleep_max()).0);
+        let frames = desired.shared_frames();
+        if self.shared_frames.as_ref().map_or(0, |s| s.count()) != frames {
+            self.shared_frames = (frames > 0).then(|| Arc::new(SharedFrames::new(frames)));
+        }
         let idle = desired.number("max-idle").unwrap_or(MAX_IDLE_MS);
         self.revalidator.limits().max_idle_ms.store(idle.max(500), Relaxed);
     }
@@ -266,6 +274,7 @@ impl Switch {
     fn wanted<'d>(&self, desired: &'d Desired) -> BTreeMap<&'d str, Wanted<'d>> {
         let vhost_sock_dir = desired.other_config.get("vhost-sock-dir").map(String::as_str);
         let dirs = Dirs { rundir: &self.rundir, vhost_sock_dir };
+        let shared_frames = desired.shared_frames();
         let mut wanted = BTreeMap::new();
         for bridge in &desired.bridges {
             let has = |i: &Interface| match self.running.get(&i.name) {
@@ -275,7 +284,7 @@ impl Switch {
             let others: Vec<&Interface> = bridge.interfaces.iter().filter(|i| !i.local).collect();
             let claims = claims(&others, has);
             for interface in &bridge.interfaces {
-                let spec = spec(interface, dirs);
+                let spec = spec(interface, dirs).map(|spec| spec.sharing(shared_frames));
                 let claimed = || claims.get(&interface.uuid).copied();
                 let number = if interface.local { Some(OfPort::LOCAL) } else { claimed() };
                 wanted.insert(&*interface.name, Wanted { bridge, interface, spec, number });
@@ -429,7 +438,8 @@ impl Switch {
             }
         }
         let notify = self.notify.clone();
-        Opened::open(name, spec, offers, &self.links, Box::new(move || notify()))
+        let shared = self.shared_frames.clone();
+        Opened::open(name, spec, offers, shared, &self.links, Box::new(move || notify()))
     }
 
     /// The number that is the interface's by right, else the lowest that no other of the bridge has.

@@ -160,7 +160,11 @@ fn there_is_no_more_than_there_is_and_what_is_left_behind_comes_back() {
     one.bound(&socket, Asked::default(), Terms::default()).expect("descriptors");
     let other = Asked { zero_copy: true, ..Asked::default() };
     assert!(
-        frames.take(&mut frames.turn(), 1, other).err().expect("differs").contains("zero_copy")
+        frames
+            .take(&mut frames.turn(), 1, other)
+            .err()
+            .expect("differs")
+            .contains("asks for zero-copy, none")
     );
     let start = Instant::now();
     drop(one);
