@@ -87,12 +87,16 @@ impl Tx {
     /// Takes back what the kernel has sent.
     pub(crate) fn take_back(&mut self, share: Option<&Share>) {
         let Tx { completion, free, waiting, .. } = self;
-        let mut sent = std::iter::from_fn(|| completion.pop().map(frame_of));
-        match share {
-            None => sent.for_each(|frame| free.push(frame)),
-            Some(share) => {
-                waiting.extend(sent.by_ref().filter(|&frame| share.owns(frame)));
-                free.extend(waiting.extract_if(.., |frame| share.is_idle(*frame)));
+        if let Some(share) = share
+            && !waiting.is_empty()
+        {
+            free.extend(waiting.extract_if(.., |frame| share.is_idle(*frame)));
+        }
+        while let Some(frame) = completion.pop().map(frame_of) {
+            match share {
+                Some(share) if !share.owns(frame) => {}
+                Some(share) if !share.is_idle(frame) => waiting.push(frame),
+                _ => free.push(frame),
             }
         }
         completion.release();

@@ -173,21 +173,32 @@ impl Area {
 
     /// A new owner of `count` frames.
     fn take(area: &Arc<Area>, count: usize) -> std::result::Result<Share, String> {
-        let mut users = lock(&area.users);
-        while area.free().count() < count {
-            let Some(&(until, queue)) = users.closed.first() else {
+        loop {
+            let mut users = area.users();
+            if area.free().count() >= count {
+                users.last += 1;
+                for frame in area.free().take(count) {
+                    frame.owner.store(users.last, Relaxed);
+                }
+                return Ok(Share { area: area.clone(), queue: users.last });
+            }
+            let Some(&(until, _)) = users.closed.first() else {
                 let (left, all) = (area.free().count(), area.frames.len());
                 return Err(format!("it needs {count} frames, and {left} of {all} are left"));
             };
+            drop(users);
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
-            users.closed.remove(0);
-            area.abandon(queue);
         }
-        users.last += 1;
-        for frame in area.free().take(count) {
-            frame.owner.store(users.last, Relaxed);
+    }
+
+    /// Who uses it now. Frames of queues that are closed for long enough are nobody's.
+    fn users(&self) -> MutexGuard<'_, Users> {
+        let mut users = lock(&self.users);
+        let now = Instant::now();
+        for (_, queue) in users.closed.extract_if(.., |(until, _)| *until <= now) {
+            self.abandon(queue);
         }
-        Ok(Share { area: area.clone(), queue: users.last })
+        users
     }
 
     /// Frames that nobody has, and of no burst that is out.
@@ -228,7 +239,7 @@ impl Share {
 
     /// Frames that queues have, and all.
     pub(crate) fn use_of_all(&self) -> (usize, usize) {
-        let all = self.area.frames.len();
+        let (_users, all) = (self.area.users(), self.area.frames.len());
         (all - self.area.free().count(), all)
     }
 

@@ -1,6 +1,6 @@
 //! Ports that share frames, between two veth pairs in a network namespace of the test's own. Needs root.
 
-use packet::{Burst, BurstBuf, HEADER_BYTES, Set};
+use packet::{Burst, BurstBuf, HEADER_BYTES, Offload, Set};
 use port::Port;
 use port_xdp::{Config, Mode, SharedFrames, XdpPort};
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
@@ -170,6 +170,45 @@ fn every_output_of_a_flood_is_right() {
     assert_eq!((payload(&one), payload(&three)), (each, each), "copies");
     let others = 1000 * (1414 - HEADER_BYTES as u64);
     assert_eq!(payload(&two), each + others, "one of its three was none");
+}
+
+/// What does not fit in a frame, or is left to the kernel to complete, is copied; what is whole goes on with room for
+/// metadata in front.
+#[test]
+fn what_cannot_go_on_as_it_is_is_copied() {
+    wires(2);
+    for name in ["um0", "um0p", "um1", "um1p"] {
+        run(&format!("ip link set {name} mtu 9702"));
+    }
+    // So that the kernel completes checksums itself.
+    run("ethtool -K um1 tx off");
+    let frames = Arc::new(SharedFrames::new(FRAMES));
+    let long = |name, shared| Config { mtu: 9702, ..config(name, Mode::Native, shared) };
+    let asks = |name| Config { tx_csum: true, ..long(name, Some(&frames)) };
+    let [one, two] = ["um0", "um1"].map(|name| XdpPort::open(&asks(name)).expect("opens"));
+    assert!(two.leaves_checksums() && two.shared_frames().is_some(), "Linux 6.8");
+    let far = ["um0p", "um1p"].map(|name| XdpPort::open(&long(name, None)).expect("opens"));
+    let flags = Offload::NEEDS_CSUM;
+    let open = Offload { flags, csum_start: 34, csum_offset: 16, ..Offload::default() };
+    let mut copied = 0;
+    for n in 0..1500 {
+        let plain = frame([1000, 9000, 2000][n % 3], n);
+        send(&far[0], &plain);
+        let mut wanted = plain.clone();
+        forward_all(&one, 1, |burst, i| {
+            if n % 3 == 2 {
+                burst.set_offload(i, open);
+                let mut done = open;
+                done.complete(&mut wanted);
+            }
+            two.tx(0, burst, Set::one(i));
+        });
+        assert!(receive(&far[1], 1) == [wanted], "{n}");
+        copied += if n % 3 == 0 { 0 } else { plain.len() - HEADER_BYTES };
+    }
+    let sent = two.counters();
+    assert_eq!((sent.tx_packets, sent.tx_dropped, sent.tx_checksums), (1500, 0, 0));
+    assert_eq!(sent.tx_payload_bytes, copied as u64);
 }
 
 /// A port whose frames stay where they are, as nobody takes them, keeps no other from receiving.

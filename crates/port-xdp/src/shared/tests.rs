@@ -56,8 +56,12 @@ impl Model {
     /// As `Tx::take_back`.
     fn completes(&mut self, count: usize) {
         let count = count.min(self.sending.len());
-        self.waiting.extend(self.sending.drain(..count).filter(|f| self.share.owns(*f)));
         self.free.extend(self.waiting.extract_if(.., |f| self.share.is_idle(*f)));
+        for frame in self.sending.drain(..count) {
+            assert!(self.share.owns(frame));
+            let idle = self.share.is_idle(frame);
+            if idle { &mut self.free } else { &mut self.waiting }.push(frame);
+        }
     }
 
     fn sends(&mut self, lent: u64, packet: u64, content: &mut BTreeMap<u64, u64>) -> bool {
@@ -171,6 +175,11 @@ fn there_is_no_more_than_there_is_and_what_is_left_behind_comes_back() {
     assert_eq!(two.use_of_all(), (512, 512), "the kernel may use them");
     let one = take(300).expect("is waited for");
     assert!(start.elapsed() >= QUEUE_LIMIT);
+    one.bound(&socket, Asked::default(), Terms::default()).expect("descriptors");
+    drop(one);
+    std::thread::sleep(QUEUE_LIMIT);
+    assert_eq!(two.use_of_all(), (212, 512), "and then no more");
+    let one = take(300).expect("room");
     assert!(!two.owns(address(512)) && !two.is_idle(address(512)) && !two.exchange(0, u64::MAX));
     drop((one, two));
     assert!(frames.turn().upgrade().is_none(), "the area goes with the last");
