@@ -6,14 +6,15 @@
 //! other queues receive. It is attached by a `bpf_link`, which goes with the process, however that ends.
 //!
 //! Frames are received where they lie and copied once, into whoever gets them; what is sent is copied into a
-//! frame, and finished there. Only if it is asked for ([`Config::tx_csum`]), checksums are left to the kernel.
+//! frame, and finished there. Only if it is asked for ([`Config::tx_csum`]), checksums are left to the kernel, and frames
+//! pass from port to port as they are ([`Config::shared`]).
 //!
 //! Rings and program are our own, over `libc`: `xsk-rs` needs clang, m4 and libelf to build, leaves its program
 //! attached when the process is killed, and its ring operations are calls into C; `aya` would bring a loader
 //! for what are six instructions, or fifty; its `aya-obj` reads the kernel's types.
 //!
 //! `unsafe` is in [`sys`] (system calls), [`umem`], [`ring`] (shared memory), [`queue`] (lent frames) and
-//! [`transmit`] (copies).
+//! [`transmit`] (copies, headers of frames that are passed on).
 
 mod alarm;
 mod code;
