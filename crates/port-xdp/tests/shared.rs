@@ -330,3 +330,46 @@ fn ports_come_and_go_under_traffic() {
     let _others = ["um1", "um2", "um3"].map(|name| open(name, Mode::Native, Some(&frames)));
     assert_eq!(one.shared_frames(), Some((1536, 1536)));
 }
+
+/// Two threads flood what they receive to the other's wire and to a third, on which both send: no frame is written
+/// while it is on its way, or is still to be sent by the other.
+#[test]
+fn two_threads_send_on_one_queue() {
+    wires(3);
+    let frames = Arc::new(SharedFrames::new(FRAMES));
+    let near = ["um0", "um1", "um2"].map(|name| open(name, Mode::Native, Some(&frames)));
+    let far = ["um0p", "um1p", "um2p"].map(|name| open(name, Mode::Native, None));
+    let check = |burst: &mut Burst<'_>, i: usize| {
+        let got = burst.copy_out(i, usize::MAX);
+        assert!(got == frame(got.len() - 14, got[14].into()), "{} {}", got.len(), got[14]);
+    };
+    std::thread::scope(|scope| {
+        let both = [0, 1].map(|own| {
+            let (near, far, check) = (&near, &far, &check);
+            scope.spawn(move || {
+                let (mut came, start) = (0, Instant::now());
+                let mut n = 0;
+                while came < 20_000 {
+                    n += 1;
+                    send(&far[own], &frame(200 + n * 13 % 1200, n));
+                    forward(&near[own], |burst, i| {
+                        near[2].tx(0, burst, Set::one(i));
+                        near[1 - own].tx(0, burst, Set::one(i));
+                    });
+                    forward(&far[own], check);
+                    came += forward(&far[2], check);
+                    assert!(start.elapsed() < Duration::from_secs(20), "{came}");
+                }
+            })
+        });
+        for thread in both {
+            thread.join().expect("all was right");
+        }
+    });
+    let sent = near[2].counters();
+    assert!(sent.tx_packets >= 40_000, "{sent:?}");
+    assert_eq!(sent.tx_payload_bytes, 0, "the first output");
+    let others = near[0].counters().tx_payload_bytes;
+    assert!(others > 0, "the second");
+    assert_eq!(near[0].shared_frames(), Some((1152, 1536)));
+}
