@@ -870,7 +870,7 @@ fn who_waits_for_an_interrupt_is_not_forgotten() {
         let vring = crate::vring::Vring::new(event());
         vring.replace(Some(start(&mem, &driver, driver.base(), false, 12, true)), true);
         let calls = [event(), event()];
-        let call = |n: usize| crate::call::Call::Event(calls[n].try_clone().expect("another"));
+        let call = |n: usize| Call::Event(calls[n].try_clone().expect("another"));
         vring.set_call(Some(Arc::new(call(0))));
         let mut buf = BurstBuf::new();
         let mut pass = |driver: &mut Naive, len: u32| {
