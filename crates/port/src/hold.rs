@@ -21,27 +21,32 @@ pub const OVERDUE: u8 = 2;
 /// [`cycles`] for which a thread that waits keeps its processor: some 20 us, in which most bursts are over.
 const SPIN: u64 = 50_000;
 
-/// How long a hold may last before nobody waits for its end any more: some turns of other programs on the holder's
-/// processor.
+/// How long a thread waits before it gives a hold up: some turns of other programs on the holder's processor.
 pub const PATIENCE: Duration = Duration::from_millis(10);
+
+/// The longest that the time from one look to the next counts for: a thread that was kept from its own processor, as on
+/// a host where all are busy, would not have done anything else, and the holder may be as badly off.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Waits until `try_claim` gives something, which it did not just now, for [`PATIENCE`] at most. One of `words` is
 /// [`HELD`] by who has it; if several are, the first is. Not at all if the hold is [`OVERDUE`].
 #[cold]
 pub fn wait<T>(words: &[&AtomicU8], mut try_claim: impl FnMut() -> Option<T>) -> Option<T> {
-    let (start, mut since) = (cycles(), None);
+    let start = cycles();
+    let (mut last, mut waited) = (None, Duration::ZERO);
     while words.iter().all(|word| word.load(Relaxed) != OVERDUE) {
         if cycles().wrapping_sub(start) < SPIN {
             std::hint::spin_loop();
         } else {
             std::thread::yield_now();
         }
-        // Before the time is looked at: this thread may have been kept from its own processor.
         let claimed = try_claim();
         if claimed.is_some() {
             return claimed;
         }
-        if since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+        let now = Instant::now();
+        waited += now.duration_since(last.replace(now).unwrap_or(now)).min(LOOK);
+        if waited >= PATIENCE {
             let mark = |word: &&AtomicU8| word.compare_exchange(HELD, OVERDUE, Relaxed, Relaxed);
             words.iter().find(|word| mark(word).is_ok());
             return None;
