@@ -11,6 +11,7 @@ mod desired;
 mod device;
 mod flow_table;
 mod follow;
+mod ignored;
 mod interface;
 mod log;
 mod mirror;
