@@ -16,7 +16,10 @@ const IGNORED: &[(&str, &[&str])] = &[
 /// A line for each such column of a row of `table` that asks for something; `what` names the row.
 pub(crate) fn complaints(table: &str, what: &str, row: &Row) -> Vec<String> {
     let columns = IGNORED.iter().filter(|(of, _)| *of == table).flat_map(|(_, columns)| *columns);
-    let asking = columns.filter(|column| asks(row, column));
+    let asking = columns.filter(|column| asks(row, column)).copied();
+    let offload =
+        table == "Open_vSwitch" && row.map_value("other_config", "hw-offload") == Some("true");
+    let asking = asking.chain(offload.then_some("other_config:hw-offload"));
     asking.map(|column| format!("{what}{column} is not implemented: ignored")).collect()
 }
 

@@ -115,7 +115,7 @@ fn columns_without_effect_are_told_once() {
         "set Bridge br0 stp_enable=true rstp_enable=true netflow=@n sflow=@s ipfix=@i controller=@c -- --id=@n create \
          NetFlow targets=\"127.0.0.1:9\" -- --id=@s create sFlow targets=\"127.0.0.1:9\" -- --id=@i create IPFIX \
          targets=\"127.0.0.1:9\" -- --id=@c create Controller target=\"tcp:127.0.0.1\" -- set Port a lacp=active -- set \
-         Interface a bfd:enable=true cfm_mpid=7 lldp:enable=true -- set Open_vSwitch . manager_options=@m ssl=@t -- \
+         Interface a bfd:enable=true cfm_mpid=7 lldp:enable=true -- set Open_vSwitch . manager_options=@m ssl=@t other_config:hw-offload=true -- \
          --id=@m create Manager target=\"ptcp:6640\" -- --id=@t create SSL private_key=a certificate=b ca_cert=c",
     );
     for n in 0..3 {
@@ -128,7 +128,7 @@ fn columns_without_effect_are_told_once() {
         ),
         ("port a: ", &["lacp"]),
         ("interface a: ", &["bfd", "cfm_mpid", "lldp"]),
-        (" ", &["manager_options", "ssl"]),
+        (" ", &["manager_options", "ssl", "other_config:hw-offload"]),
     ];
     for (what, columns) in rows {
         for column in columns {
@@ -136,7 +136,7 @@ fn columns_without_effect_are_told_once() {
             assert_eq!(d.log_lines(&line).len(), 1, "{line}: {}", d.log());
         }
     }
-    assert_eq!(d.log_lines(none).len(), 12, "{}", d.log());
+    assert_eq!(d.log_lines(none).len(), 13, "{}", d.log());
     assert_eq!((d.get("a", "ofport"), d.get("a", "error")), ("1".into(), "[]".into()));
     d.appctl("ofctl/add-meter br0 meter=3,kbps,band=type=drop,rate=1000");
     assert_eq!(d.log_lines("meter 3 passes everything").len(), 1, "{}", d.log());
