@@ -225,7 +225,11 @@ fn threads_that_send_to_one_guest_wait_for_each_other() {
     let busy = AtomicBool::new(true);
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| while busy.load(Relaxed) {});
+            scope.spawn(|| {
+                while busy.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let mut scratch = Vec::new();
         let mut progress = Patience::new();
