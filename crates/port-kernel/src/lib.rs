@@ -26,7 +26,8 @@ pub use netdev::NetdevPort;
 pub use rss::{Rss, rss, set_rss_table};
 pub use stripping::{Stripping, driver, set_stripping, stripping};
 pub use sys::{
-    Channels, Queues, check_name, promiscuous, put_back_queues, queues, set_mac, set_mtu, set_queues, set_up,
+    Channels, Queues, check_name, promiscuous, put_back_queues, queues, set_mac, set_mtu,
+    set_queues, set_up,
 };
 pub use tap::TapPort;
 
