@@ -152,6 +152,96 @@ fn the_netdev_keeps_the_queues_that_are_asked_for() -> Result<()> {
     switch.check_alive()
 }
 
+/// Receive and send queues of a netdev, as `ethtool -l` shows them now.
+fn channels(shown: &str) -> [String; 2] {
+    let now = shown.split("Current").nth(1).unwrap_or_default();
+    ["RX:", "TX:"].map(|what| {
+        let count = now.lines().find_map(|l| l.strip_prefix(what));
+        count.unwrap_or_default().trim().to_owned()
+    })
+}
+
+/// A veth receives natively with as many queues as its other end sends with, or more. Who asks for fewer is told the
+/// number, and what could not be had leaves no traces.
+#[test]
+fn a_netdev_keeps_its_queues_when_its_port_cannot_be_opened() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let two = "numrxqueues 2 numtxqueues 2";
+    on_host(&switch, &format!("ip link add xe0 {two} type veth peer name xe0p {two}"))?;
+    on_host(&switch, "ip link set xe0 up")?;
+    on_host(&switch, "ip link set xe0p up")?;
+    let has = |rx: &str, tx: &str| -> Result<()> {
+        let has = channels(&on_host(&switch, "ethtool -l xe0")?);
+        ensure!(has == [rx, tx], "{has:?}");
+        Ok(())
+    };
+    has("2", "2")?;
+    let native = "options:xdp-mode=native";
+    add_port(&switch, "xe0", &["type=afxdp", native, "options:n_rxq=1"])?;
+    wait_column(&switch, "xe0", "error", "that sends with 2, so options:n_rxq=2, or")?;
+    has("2", "2")?;
+    // As asked for, only not natively.
+    switch.ctl(&["set", "Interface", "xe0", "options:xdp-mode=best-effort"])?;
+    wait_healthy(&switch, "xe0")?;
+    wait_column(&switch, "xe0", "status", "xdp-mode=generic")?;
+    has("1", "1")?;
+    let log = switch.daemon().log_from(0)?;
+    ensure!(log.contains("native is not to be had: a veth"), "{log}");
+    // What does it, it says; it heals by itself when the cause goes at the other end.
+    switch.ctl(&["set", "Interface", "xe0", native, "options:n_rxq=2"])?;
+    wait_healthy(&switch, "xe0")?;
+    switch.ctl(&["--no-wait", "set", "Interface", "xe0", "options:n_rxq=1"])?;
+    wait_column(&switch, "xe0", "error", "options:n_rxq=2")?;
+    on_host(&switch, "ethtool -L xe0p tx 1")?;
+    wait_healthy(&switch, "xe0")?;
+    has("1", "1")?;
+    switch.check_alive()
+}
+
+/// Nobody waits for queues that the kernel does not take back, and they are had as soon as it does.
+#[test]
+fn queues_that_are_not_to_be_had_keep_nobody_waiting() -> Result<()> {
+    let _alone = alone();
+    let mut switch = Switch::start(Kind::Ours, 0x1)?;
+    switch.add_bridge("br0")?;
+    let far = Namespace::new()?;
+    quiet_wire(&switch, "xe0", &far)?;
+    add_port(&switch, "xe0", &["type=afxdp", "options:xdp-mode=native", "options:n_rxq=1"])?;
+    wait_column(&switch, "xe0", "status", "native")?;
+    // More queues than are asked for, and before they are taken back the other end sends to them all.
+    let pid = switch.daemon().id().to_string();
+    process::output(process::command("kill").args(["-STOP", &pid]))?;
+    on_host(&switch, "ethtool -L xe0 rx 2 tx 1")?;
+    far.run("ethtool -L xe0p tx 2")?;
+    process::output(process::command("kill").args(["-CONT", &pid]))?;
+    let change = |n: usize| {
+        let id = format!("external_ids:n={n}");
+        switch.ctl(&[
+            "set",
+            "Bridge",
+            "br0",
+            &format!("other_config:mac-aging-time={}", 100 + n),
+        ])?;
+        switch.ctl(&["set", "Interface", "xe0", &id])
+    };
+    change(0)?;
+    wait_column(&switch, "xe0", "error", "does not take options:n_rxq=1")?;
+    let began = std::time::Instant::now();
+    for n in 1..=10 {
+        change(n)?;
+    }
+    let took = began.elapsed();
+    println!("ten changes: {took:?}");
+    ensure!(took < Duration::from_secs(3), "300 ms each: {took:?}");
+    far.run("ethtool -L xe0p tx 1")?;
+    wait_healthy(&switch, "xe0")?;
+    let has = channels(&on_host(&switch, "ethtool -l xe0")?);
+    ensure!(has[0] == "1", "{has:?}");
+    switch.check_alive()
+}
+
 /// A switch whose bridge's own port is a host, and another host at the far end of the wire of `xe0`, an AF_XDP port whose
 /// `option` is off, refused when it is neither, and on at last.
 fn two_hosts(option: &str) -> Result<(Switch, Namespace)> {

@@ -107,6 +107,47 @@ fn devices_of_the_switch_have_the_lowest_mtu_of_their_bridge() -> Result<()> {
     Ok(())
 }
 
+/// As in OVS: whoever changes it, and whether the device goes and comes.
+#[test]
+fn an_mtu_that_is_asked_for_is_set_again() -> Result<()> {
+    let _alone = alone();
+    let mut switch = start()?;
+    let far = Namespace::new()?;
+    let linux_has = |name: &str, mtu: u32| {
+        wait::until(&format!("an MTU of {mtu} of {name}"), LIMIT, || {
+            let shown = on_host(&switch, &format!("ip link show {name}"));
+            Ok(shown.is_ok_and(|text| text.contains(&format!("mtu {mtu} "))).then_some(()))
+        })
+    };
+    let veth = "ip link add v0 type veth peer name v0p";
+    on_host(&switch, veth)?;
+    add_port(&switch, "v0", &["mtu_request=1400"])?;
+    add_port(&switch, "int0", &["type=internal", "mtu_request=1350"])?;
+    for other in [1300, 1450] {
+        on_host(&switch, &format!("ip link set v0 mtu {other}"))?;
+        on_host(&switch, &format!("ip link set int0 mtu {other}"))?;
+        linux_has("v0", 1400)?;
+        linux_has("int0", 1350)?;
+    }
+    // Elsewhere it is that host's, until it is back.
+    on_host(&switch, &format!("ip link set int0 netns {}", far.pid()))?;
+    far.run("ip link set int0 mtu 1200")?;
+    wait_column(&switch, "int0", "mtu", "1200")?;
+    far.run(&format!("ip link set int0 netns {}", switch.daemon().id()))?;
+    linux_has("int0", 1350)?;
+    wait_column(&switch, "int0", "mtu", "1350")?;
+    for name in ["v0", "int0"] {
+        on_host(&switch, &format!("ip link del {name}"))?;
+    }
+    linux_has("int0", 1350)?;
+    on_host(&switch, veth)?;
+    linux_has("v0", 1400)?;
+    let log = switch.daemon().log_from(0)?;
+    let again = log.matches("mtu_request=1350 is set again").count();
+    ensure!((2..20).contains(&again), "{log}");
+    switch.check_alive()
+}
+
 #[test]
 fn devices_are_followed_into_other_namespaces() -> Result<()> {
     let _alone = alone();

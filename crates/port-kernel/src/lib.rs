@@ -23,9 +23,12 @@ mod tap;
 pub use features::{XdpFeatures, xdp_features};
 pub use links::{Link, Links};
 pub use netdev::NetdevPort;
-pub use rss::{Rss, rss, set_rss_table, spread_rss};
+pub use rss::{Rss, rss, set_rss_table};
 pub use stripping::{Stripping, driver, set_stripping, stripping};
-pub use sys::{Queues, check_name, promiscuous, queues, set_mac, set_mtu, set_queues, set_up};
+pub use sys::{
+    Channels, Queues, check_name, promiscuous, put_back_queues, queues, set_mac, set_mtu,
+    set_queues, set_up,
+};
 pub use tap::TapPort;
 
 use packet::Abilities;

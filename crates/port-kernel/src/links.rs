@@ -5,7 +5,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -38,6 +38,8 @@ pub struct Link {
     pub link_up: bool,
     /// Times that the carrier came or went while it was watched.
     pub resets: u64,
+    /// The index of a veth's other end, if that is in the same namespace.
+    pub other_end: Option<u32>,
 }
 
 /// The netdevs of this network namespace, as they are, and those that have moved from here to another.
@@ -351,9 +353,15 @@ fn link(m: &LinkMessage, before: Option<&Link>) -> Option<Link> {
         admin_up: flags.contains(LinkFlags::Up),
         link_up: flags.contains(LinkFlags::Running),
         resets: 0,
+        other_end: None,
     };
+    let is_veth = |info: &[LinkInfo]| info.contains(&LinkInfo::Kind(InfoKind::Veth));
+    let (mut veth, mut elsewhere) = (false, false);
     for attribute in &m.attributes {
         match attribute {
+            LinkAttribute::Link(index) => link.other_end = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::LinkInfo(info) => veth = is_veth(info),
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(a) => link.mac = a[..].try_into().unwrap_or_default(),
@@ -363,6 +371,8 @@ fn link(m: &LinkMessage, before: Option<&Link>) -> Option<Link> {
     if link.name.is_empty() {
         return None;
     }
+    // Others have what they are on top of there.
+    link.other_end.take_if(|_| !veth || elsewhere);
     if let Some(b) = before {
         link.resets = b.resets + u64::from(b.link_up != link.link_up);
     }

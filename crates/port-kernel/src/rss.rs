@@ -36,6 +36,11 @@ impl Rss {
         least.zip(most).is_some_and(|(least, most)| most - least <= 1)
     }
 
+    /// A table of so many entries that names each of the queues from 0 to `queues` as often as any other.
+    pub fn even(entries: usize, queues: u32) -> Vec<u32> {
+        (0..queues.max(1)).cycle().take(entries).collect()
+    }
+
     /// All queues that the table names are below that.
     pub fn is_below(&self, queues: u32) -> bool {
         self.table.iter().all(|&queue| queue < queues)
@@ -61,15 +66,6 @@ pub fn rss(name: &str) -> Result<Rss> {
     let [bits, ..] = all[4].to_ne_bytes();
     let function = FUNCTIONS.iter().find(|f| f.0 == u32::from(bits));
     Ok(Rss { table, key, function: function.map_or("unknown", |f| f.1) })
-}
-
-/// Spreads evenly among the queues from 0 to `queues`, in a table of so many entries.
-///
-/// # Errors
-/// The kernel's.
-pub fn spread_rss(name: &str, entries: usize, queues: u32) -> Result<()> {
-    let table: Vec<u32> = (0..queues.max(1)).cycle().take(entries).collect();
-    set_rss_table(name, &table)
 }
 
 /// Gives a netdev this table; without entries, the driver's own.
@@ -99,12 +95,12 @@ mod tests {
         assert!(!with(&[0, 0, 0, 1]).is_even(2));
         assert!(with(&[0, 0, 0, 1]).is_below(2) && !with(&[0, 2]).is_below(2));
         assert!(!with(&[0]).is_even(0));
+        assert_eq!(Rss::even(5, 2), [0, 1, 0, 1, 0]);
     }
 
     #[test]
     fn who_has_no_table_says_so() {
         assert!(rss("lo").is_err());
-        assert!(spread_rss("lo", 8, 2).is_err());
         assert!(set_rss_table("no-such-netdev", &[]).is_err());
     }
 }

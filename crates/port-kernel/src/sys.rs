@@ -91,10 +91,10 @@ pub struct Queues {
     pub tx_max: u32,
 }
 
-/// `struct ethtool_channels` and its commands (linux/ethtool.h).
-#[derive(Debug, Default)]
+/// How a netdev's queues are divided: `struct ethtool_channels` (linux/ethtool.h).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-struct Channels {
+pub struct Channels {
     command: u32,
     max_rx: u32,
     max_tx: u32,
@@ -105,6 +105,20 @@ struct Channels {
     other: u32,
     combined: u32,
 }
+
+impl Channels {
+    /// So many that receive, and as many that send.
+    pub fn of(count: u32) -> Channels {
+        Channels { rx: count, tx: count, ..Channels::default() }
+    }
+
+    /// Those that receive.
+    pub fn count(&self) -> u32 {
+        self.rx + self.combined
+    }
+}
+
+/// Commands of the same.
 const GET_CHANNELS: u32 = 0x3c;
 const SET_CHANNELS: u32 = 0x3d;
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
@@ -126,23 +140,33 @@ pub fn queues(name: &str) -> Result<Queues> {
     let mut c = Channels { command: GET_CHANNELS, ..Channels::default() };
     ethtool(name, &mut c)?;
     Ok(Queues {
-        rx: c.rx + c.combined,
+        rx: c.count(),
         rx_max: c.max_rx.max(c.max_combined),
         tx: c.tx + c.combined,
         tx_max: c.max_tx.max(c.max_combined),
     })
 }
 
-/// Makes a netdev have `count` queues of each kind, combined ones where it has those.
+/// Makes a netdev have `count` queues of each kind, combined ones where it has those. Returns what it had.
 ///
 /// # Errors
 /// The kernel's.
-pub fn set_queues(name: &str, count: u32) -> Result<()> {
+pub fn set_queues(name: &str, count: u32) -> Result<Channels> {
     let mut c = Channels { command: GET_CHANNELS, ..Channels::default() };
     ethtool(name, &mut c)?;
-    c.command = SET_CHANNELS;
+    let before = c;
     (c.rx, c.tx, c.combined) = if c.max_combined > 0 { (0, 0, count) } else { (count, count, 0) };
-    ethtool(name, &mut c)
+    put_back_queues(name, c)?;
+    Ok(before)
+}
+
+/// Gives a netdev queues as it had them.
+///
+/// # Errors
+/// The kernel's.
+pub fn put_back_queues(name: &str, mut before: Channels) -> Result<()> {
+    before.command = SET_CHANNELS;
+    ethtool(name, &mut before)
 }
 
 /// Sets the Ethernet address of a netdev.

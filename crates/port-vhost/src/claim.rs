@@ -1,7 +1,7 @@
-//! A cell that one thread at a time claims, and nobody ever waits for on the packet path.
+//! A cell that one thread at a time claims, and nobody waits for without bound on the packet path.
 //!
-//! PMD threads try once (receive) or spin for a bounded time (transmit) and go on without; control
-//! threads, which may wait, claim a ring before they change or unmap anything under it.
+//! PMD threads try once (receive) or wait for a bounded time (transmit, see [`port::hold`]) and go on
+//! without; control threads, which may wait, claim a ring before they change or unmap anything under it.
 //!
 //! A locked instruction waits for all stores before it, and those of a burst go to cache lines that
 //! another core has. So a thread that has claimed a cell many times in a row becomes its *owner* and
@@ -12,6 +12,7 @@
 //! once.
 
 use packet::arch::cycles;
+use port::hold::{self, FREE, HELD as CLAIMED};
 use rustix::thread::{MembarrierCommand, membarrier};
 use std::cell::{Cell, UnsafeCell};
 use std::ops::{Deref, DerefMut};
@@ -19,10 +20,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*, compiler_fence};
 use std::time::{Duration, Instant};
 
-const FREE: u8 = 0;
-const CLAIMED: u8 = 1;
-/// Claimed, without a guard: see [`Claimed::lend`].
-const LENT: u8 = 2;
+/// Claimed, without a guard: see [`Claimed::lend`]. Besides the states of [`port::hold`].
+const LENT: u8 = 3;
 
 /// No thread owns the cell: claims are made by compare-and-swap.
 const NOBODY: usize = 0;
@@ -157,8 +156,19 @@ impl<T> Claim<T> {
         }
     }
 
-    /// Claims the value, trying for `limit` [`cycles`]: as long as another thread may take for one
-    /// burst. It tries twice at least.
+    /// Claims the value, waiting as long as [`hold::wait`] does for another thread.
+    #[inline(always)]
+    pub(crate) fn claim(&self) -> Option<Claimed<'_, T>> {
+        self.try_claim().or_else(|| self.wait())
+    }
+
+    #[cold]
+    fn wait(&self) -> Option<Claimed<'_, T>> {
+        // While the owner is busy, others have `state` for a moment only, to find that out.
+        hold::wait(&[&self.busy, &self.state], || self.try_claim())
+    }
+
+    /// Claims the value, trying for `limit` [`cycles`], and twice at least.
     #[inline(always)]
     pub(crate) fn claim_within(&self, limit: u64) -> Option<Claimed<'_, T>> {
         self.try_claim().or_else(|| self.spin(limit))
@@ -280,6 +290,49 @@ mod tests {
         assert!(cycles() - start >= 100_000);
         drop(held);
         assert!(cell.claim_within(0).is_some());
+    }
+
+    /// Another thread wants the cell while this one has it, for two milliseconds if it does not lose its processor
+    /// meanwhile for longer than the other has patience: then it is tried again.
+    fn is_waited_for(cell: &Claim<()>) {
+        loop {
+            let held = cell.try_claim().expect("free");
+            let start = Instant::now();
+            let got = std::thread::scope(|s| {
+                let other = s.spawn(|| cell.claim().is_some());
+                std::thread::sleep(hold::PATIENCE / 5);
+                drop(held);
+                other.join().expect("no panic")
+            });
+            if got {
+                return;
+            }
+            assert!(start.elapsed() >= hold::PATIENCE, "given up after {:?}", start.elapsed());
+        }
+    }
+
+    /// A holder that loses its processor, whether it owns the cell or not, costs another thread nothing but time; one
+    /// that is stuck, that time once.
+    #[test]
+    fn holders_are_waited_for_and_stuck_ones_once() {
+        for claims in [1, 2 * OWNER_AFTER] {
+            let cell = Claim::new(());
+            let own = || (1..claims).for_each(|_| drop(cell.try_claim().expect("free")));
+            own();
+            is_waited_for(&cell);
+            own();
+            let held = cell.try_claim().expect("free");
+            std::thread::scope(|s| {
+                s.spawn(|| {
+                    let start = Instant::now();
+                    (0..100).for_each(|_| assert!(cell.claim().is_none()));
+                    let took = start.elapsed();
+                    assert!(took >= hold::PATIENCE && took < 50 * hold::PATIENCE, "{took:?}");
+                });
+            });
+            drop(held);
+            is_waited_for(&cell);
+        }
     }
 
     #[test]

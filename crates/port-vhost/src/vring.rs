@@ -11,10 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
-/// [`packet::arch::cycles`] for which a thread tries to claim a guest's receive ring that another
-/// PMD thread is filling: 100 us at 3 GHz. Copying a burst of full frames takes some tens of
-/// microseconds; who holds it for longer has lost its processor.
-const TX_CLAIM_CYCLES: u64 = 300_000;
+/// [`packet::arch::cycles`] for which a thread that polls again tries to claim the ring that it waited for, which the
+/// session may hold: 100 us at 3 GHz.
+const KICKS_CLAIM_CYCLES: u64 = 300_000;
 
 /// How long the session waits for a ring before it looks why it is held.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -131,7 +130,7 @@ impl Vring {
         }
         // In vain only if the session lost its processor meanwhile; then the guest kicks for nothing
         // until the next time.
-        if let Some(mut held) = self.ring.claim_within(TX_CLAIM_CYCLES)
+        if let Some(mut held) = self.ring.claim_within(KICKS_CLAIM_CYCLES)
             && let Some(ring) = held.as_mut()
         {
             ring.refuse_kicks();
@@ -239,10 +238,10 @@ impl Vring {
     }
 
     /// Puts packets, none longer than `longest`, into a guest's receive ring. False if another thread
-    /// has it, and nothing was done.
+    /// has it for too long, and nothing was done.
     #[inline(always)]
     pub(crate) fn tx(&self, burst: &mut Burst<'_>, set: Set, longest: usize) -> bool {
-        let Some(mut held) = self.ring.claim_within(TX_CLAIM_CYCLES) else {
+        let Some(mut held) = self.ring.claim() else {
             return false;
         };
         let Some(ring) = held.as_mut().filter(|_| self.is_live()) else {

@@ -111,6 +111,11 @@ pub struct Config {
     /// Frames that its queues share with those of other ports, so that what one received another sends without copying
     /// its payload (Linux 5.10).
     pub shared: Option<Arc<SharedFrames>>,
+    /// How long it may take at most until the kernel has let go of what was there before, a closed port or one of a
+    /// process that was killed. Not waited for is what another's program has.
+    pub patience: Duration,
+    /// Queues that send to the netdev, where that is known, for errors to name the number.
+    pub senders: Option<u32>,
 }
 
 impl Config {
@@ -132,6 +137,8 @@ impl Config {
             long_frames: true,
             gro: false,
             shared: None,
+            patience: QUEUE_LIMIT,
+            senders: None,
         }
     }
 }
@@ -180,7 +187,7 @@ impl XdpPort {
                 Err(e) if matches!(e.kind(), ErrorKind::ResourceBusy | ErrorKind::OutOfMemory) => {
                     return Err(e);
                 }
-                Err(e) => refused.push((mode, e)),
+                Err(e) => refused.push((mode, explained(e, config))),
             }
         }
         // The last one is the one that asks least of the driver.
@@ -193,10 +200,12 @@ impl XdpPort {
         let attach = || Program::attach(config, mode);
         let (busy, memory) = (ErrorKind::ResourceBusy, ErrorKind::OutOfMemory);
         let passing = if after_another { &[busy, memory][..] } else { &[busy] };
-        let program = until_free(PROGRAM_LIMIT, passing, attach)?;
+        let limit = |most: Duration| if after_another { most } else { most.min(config.patience) };
+        let program = until_free(limit(PROGRAM_LIMIT), passing, attach)?;
         let mut queues = Vec::new();
         for number in 0..config.queues as u32 {
-            let queue = until_free(QUEUE_LIMIT, passing, || Queue::open(config, number, mode));
+            let open = || Queue::open(config, number, mode);
+            let queue = until_free(limit(QUEUE_LIMIT), passing, open);
             let queue = queue.map_err(|e| named(e, &format!("queue {number}")))?;
             program.give(number, queue.socket()).map_err(|e| named(e, "the queue's socket"))?;
             queues.push(queue);
@@ -300,6 +309,24 @@ pub fn until_free<T>(
             done => return done,
         }
     }
+}
+
+/// With what to do about it, where that is known.
+fn explained(e: Error, config: &Config) -> Error {
+    if e.kind() != ErrorKind::StorageFull {
+        return e;
+    }
+    let (has, more) =
+        (config.queues, "a veth receives with as many queues as its other end sends with");
+    let what = match config.senders {
+        Some(n) => format!(
+            "{more}: that sends with {n}, so options:n_rxq={n}, or ethtool -L there tx {has}"
+        ),
+        None => {
+            format!("{more}: see ethtool -l there for options:n_rxq, or ethtool -L there tx {has}")
+        }
+    };
+    named(e, &what)
 }
 
 /// An error that says what it is of.

@@ -8,11 +8,11 @@ use crate::sys::{self, Statistics};
 use crate::transmit::Metadata;
 use crate::umem::{FRAME, Umem};
 use packet::{BURST, Burst, BurstBuf, DropReason, HEADER_BYTES, Lender, MAX_FRAME};
-use port::{Counters, Finished, QueueCounters, Wait, Waker};
+use port::{Counters, Finished, QueueCounters, Wait, Waker, hold};
 use rustix::fd::OwnedFd;
 use std::cell::UnsafeCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::sync::atomic::{AtomicU8, Ordering::*};
 
 /// Frames that one packet takes at most: three hold the longest MTU, 9702. Received ones may have one for each page
 /// of a socket buffer (`MAX_SKB_FRAGS`) and one for its head.
@@ -45,24 +45,31 @@ pub(crate) fn frame_of(at: u64) -> u64 {
 
 /// Something that one thread at a time has.
 pub(crate) struct Claim<T> {
-    taken: AtomicBool,
+    /// A state of [`port::hold`].
+    word: AtomicU8,
     pub(crate) value: UnsafeCell<T>,
 }
 
-// SAFETY: `value` is reached only by who changed `taken` from false to true.
+// SAFETY: `value` is reached only by who changed `word` from `FREE` to `HELD`, until it is `FREE` again.
 unsafe impl<T: Send> Sync for Claim<T> {}
 
 impl<T> Claim<T> {
     pub(crate) fn new(value: T) -> Claim<T> {
-        Claim { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        Claim { word: AtomicU8::new(hold::FREE), value: UnsafeCell::new(value) }
     }
 
     pub(crate) fn try_take(&self) -> bool {
-        !self.taken.swap(true, Acquire)
+        self.word.compare_exchange(hold::FREE, hold::HELD, Acquire, Relaxed).is_ok()
+    }
+
+    /// As `try_take`, but waits for another thread as [`hold::wait`] does.
+    pub(crate) fn take(&self) -> bool {
+        let again = || self.try_take().then_some(());
+        self.try_take() || hold::wait(&[&self.word], again).is_some()
     }
 
     pub(crate) fn release(&self) {
-        self.taken.store(false, Release);
+        self.word.store(hold::FREE, Release);
     }
 }
 

@@ -5,12 +5,8 @@ use crate::queue::{CONTINUED, Descriptor, METADATA, Queue, TX_PARTS, Tx, frame_o
 use crate::shared::Share;
 use crate::sys;
 use crate::umem::FRAME;
-use packet::arch::cycles;
 use packet::{Abilities, Burst, DropReason, Offload, Packet, Segment, Set, longest_untagged};
 use port::Finished;
-
-/// Cycles for which a thread tries to send while another does: a burst takes that long.
-const SPIN: u64 = 50_000;
 
 /// Frames that the kernel sends in one call where it copies (`TX_BATCH_SIZE`).
 const KICK: u32 = 32;
@@ -64,15 +60,11 @@ impl Queue {
         self.metadata > 0 && inside && p.suits(Abilities::CSUM)
     }
 
-    /// Sends packets of a burst. False if another thread sent for too long.
+    /// Sends packets of a burst. False if another thread has been at it for too long.
     pub(crate) fn tx(&self, burst: &mut Burst<'_>, set: Set, mtu: u32) -> bool {
         let longest = longest_untagged(mtu);
-        let start = cycles();
-        while !self.tx.try_take() {
-            if cycles().wrapping_sub(start) > SPIN {
-                return false;
-            }
-            std::hint::spin_loop();
+        if !self.tx.take() {
+            return false;
         }
         // SAFETY: taken just now.
         let tx = unsafe { &mut *self.tx.value.get() };

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod counters;
+pub mod hold;
 pub mod sim;
 mod wait;
 

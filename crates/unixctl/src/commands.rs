@@ -41,13 +41,20 @@ impl Commands {
         self.by_name.insert(name.to_owned(), command);
     }
 
-    /// Runs one command; the error texts are those of `ovs-appctl`.
+    /// Runs one command; the error texts are those of `ovs-appctl`. With `--help` alone, which no command of OVS knows,
+    /// says how it is called.
     pub(crate) fn run(&self, name: &str, args: &[String]) -> Result<String, String> {
         let built_in = match name {
             "list-commands" => Some(self.list()),
             "version" => Some(self.version.clone()),
             _ => None,
         };
+        let usage = self.by_name.get(name).map(|command| command.usage.as_str());
+        if let Some(usage) = built_in.as_ref().map(|_| "").or(usage)
+            && args == ["--help"]
+        {
+            return Ok(format!("Usage: {name} {usage}").trim_end().to_owned());
+        }
         if let Some(text) = built_in {
             return check_count(name, &(0..=0), args.len()).map(|()| text);
         }

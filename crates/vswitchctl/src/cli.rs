@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::commands;
+use crate::daemon;
 use crate::flow_commands::check_formats;
 use crate::suggest::did_you_mean;
 use crate::table::{CellFormat, Format, Style};
@@ -144,13 +145,18 @@ pub fn parse(arguments: Vec<String>, rundir: Option<PathBuf>) -> Result<Request>
             _ => options.set(&name, value)?,
         }
     }
-    let words: Vec<String> = words.collect();
+    let mut words: Vec<String> = words.collect();
     let name = words.iter().find(|word| *word != "--");
     match name {
         None => bail!("no command given (see vswitchctl --help)"),
         Some(name) if name == "help" => Ok(Request::Help(words.get(1).cloned())),
         Some(name) if words.get(1).is_some_and(|word| word == "--help" || word == "-h") => {
-            Ok(Request::Help(Some(name.clone())))
+            if !daemon::is_operation(name) {
+                return Ok(Request::Help(Some(name.clone())));
+            }
+            // The daemon knows.
+            words[1] = "--help".to_owned();
+            Ok(Request::Run { options, first_options, words })
         }
         Some(_) => Ok(Request::Run { options, first_options, words }),
     }

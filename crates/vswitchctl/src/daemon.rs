@@ -31,13 +31,17 @@ pub enum Family {
 pub fn family(name: &str, arguments: usize) -> Family {
     match name {
         "capture" => Family::Capture,
-        "version" | "list-commands" | "exit" => Family::Operations,
-        _ if name.contains('/') => Family::Operations,
+        _ if is_operation(name) => Family::Operations,
         // Without a bridge it is the one that prints the configuration.
         "show" if arguments == 0 => Family::Database,
         _ if flow_commands::find(name).is_some() => Family::Flows,
         _ => Family::Database,
     }
+}
+
+/// Whether a command is of the `ovs-appctl` family.
+pub fn is_operation(name: &str) -> bool {
+    name.contains('/') || matches!(name, "version" | "list-commands" | "exit")
 }
 
 /// Sends a command of the `ovs-appctl` family as it stands.

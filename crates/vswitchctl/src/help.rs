@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::capture;
 use crate::commands::{self, COMMANDS};
+use crate::daemon;
 use crate::flow_commands::{Input, OFCTL};
 
 const HEAD: &str = "\
@@ -110,9 +111,9 @@ pub fn about(name: &str) -> Result<String> {
             return Ok(text);
         }
     }
-    if name.contains('/') || matches!(name, "version" | "list-commands" | "exit") {
+    if daemon::is_operation(name) {
         return Ok(format!(
-            "{name} is answered by the daemon; vswitchctl list-commands prints its arguments\n"
+            "{name} is answered by the daemon; vswitchctl {name} --help prints its arguments\n"
         ));
     }
     let command = commands::find(name)?;

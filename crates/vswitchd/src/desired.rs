@@ -1,6 +1,7 @@
 //! The configuration as plain values, read from the database's rows.
 
 use crate::flow_table;
+use crate::ignored;
 use crate::mirror::{self, Mirror};
 use crate::police::{Ingress, Qos};
 use flow::Mac;
@@ -30,6 +31,8 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "iface_types",
             "datapath_types",
             "ovs_version",
+            "ssl",
+            "manager_options",
         ]),
     ),
     (
@@ -46,6 +49,13 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "flood_vlans",
             "mcast_snooping_enable",
             "mirrors",
+            "auto_attach",
+            "controller",
+            "ipfix",
+            "netflow",
+            "rstp_enable",
+            "sflow",
+            "stp_enable",
         ]),
     ),
     (
@@ -76,6 +86,7 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "protected",
             "other_config",
             "qos",
+            "lacp",
         ]),
     ),
     ("QoS", Some(&["type", "other_config", "queues"])),
@@ -94,6 +105,9 @@ pub(crate) const SELECTION: Selection<'static> = &[
             "ingress_policing_burst",
             "ingress_policing_kpkts_rate",
             "ingress_policing_kpkts_burst",
+            "bfd",
+            "cfm_mpid",
+            "lldp",
             "ofport",
             "error",
             "mac_in_use",
@@ -182,6 +196,7 @@ impl Desired {
         let Some((uuid, root)) = db.only_row("Open_vSwitch") else { return Desired::default() };
         let (seen, complaints) = (BTreeSet::new(), Vec::new());
         let mut reading = Reading { db, seen, complaints, vlan_limit: DEFAULT_VLAN_LIMIT };
+        reading.ignored("Open_vSwitch", "", root);
         reading.vlan_limit = match reading.number("other_config", root, "vlan-limit") {
             None => DEFAULT_VLAN_LIMIT,
             Some(n @ 1..=2) => n as u8,
@@ -287,6 +302,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn bridge(&mut self, uuid: Uuid, row: &Row) -> Bridge {
         let name = row.string("name").to_owned();
+        self.ignored("Bridge", &format!("bridge {name}: "), row);
         let mut interfaces = self.interfaces(&name, row);
         interfaces.sort_by(|a, b| a.name.cmp(&b.name));
         self.same_requests(&name, &interfaces);
@@ -335,6 +351,7 @@ impl Reading<'_> {
             for uuid in members {
                 let Some(row) = self.db.row("Interface", uuid) else { continue };
                 if self.seen.insert(uuid) {
+                    self.ignored("Interface", &format!("interface {}: ", row.string("name")), row);
                     let steering = row.map_value("other_config", "tx-steering");
                     if let Some(other) = steering.filter(|s| !["hash", "thread"].contains(s)) {
                         let name = row.string("name");
@@ -356,6 +373,11 @@ impl Reading<'_> {
         interfaces
     }
 
+    /// Complains of what a row asks for in vain.
+    fn ignored(&mut self, table: &str, what: &str, row: &Row) {
+        self.complaints.extend(ignored::complaints(table, what, row));
+    }
+
     /// Settings of a row of Port.
     fn port(&mut self, row: &Row) -> PortConfig {
         let is_on = |key| row.map_value("other_config", key) == Some("true");
@@ -371,6 +393,7 @@ impl Reading<'_> {
             mcast_flood_reports: is_on("mcast-snooping-flood-reports"),
         };
         let name = row.string("name");
+        self.ignored("Port", &format!("port {name}: "), row);
         PortConfig::new(&columns, |c| self.complaints.push(format!("port {name}: {c}")))
     }
 

@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// The driver's part.
 enum Device {
@@ -52,7 +53,8 @@ pub(crate) struct State {
 }
 
 impl Opened {
-    /// Opens an interface. AF_XDP ports have `shared` frames. `on_change` is called when its state changes.
+    /// Opens an interface. AF_XDP ports have `shared` frames. `on_change` is called when its state changes. For `patience`
+    /// at most the kernel is waited for that may still have something of what was closed before.
     ///
     /// # Errors
     /// A line for the row's `error` column.
@@ -63,6 +65,7 @@ impl Opened {
         shared: Option<Arc<SharedFrames>>,
         links: &Arc<Links>,
         on_change: Box<dyn Fn() + Send + Sync>,
+        patience: Duration,
     ) -> Result<Opened, String> {
         let (mut link, before, tags_before) =
             (None, queues::Before::default(), tags::Before::default());
@@ -100,8 +103,8 @@ impl Opened {
                 let found = found.ok_or_else(|| format!("the host has no netdev {netdev}"))?;
                 match x.queues {
                     Some(queues) => before
-                        .take(netdev, queues as u32)
-                        .inspect_err(|_| before.put_back(netdev))?,
+                        .take(netdev, queues as u32, patience)
+                        .inspect_err(|_| before.undo(netdev))?,
                     None => queues::tell_unpolled(netdev),
                 }
                 // Who cannot say it cannot do it.
@@ -122,9 +125,11 @@ impl Opened {
                     gro: x.gro,
                     busy_poll: x.busy_poll,
                     shared,
+                    patience,
+                    senders: senders_to(&found, links),
                 };
                 let port = XdpPort::open(&config).map_err(|e| {
-                    before.put_back(netdev);
+                    before.undo(netdev);
                     format!("cannot open: {e}")
                 })?;
                 if !port.keeps_tags() {
@@ -274,22 +279,23 @@ impl Opened {
             ));
         }
         let (netdev, asked) = self.asked_queues()?;
-        let has = port_kernel::queues(&netdev).ok()?.rx;
-        (has as usize != asked).then(|| {
-            format!(
-                "{netdev} has {has} receive queues now, and options:n_rxq is {asked}: what others receive goes to the host"
-            )
-        })
+        queues::unpolled(&netdev, asked)
     }
 
     /// The netdev whose queue count the row asks for, and that.
-    fn asked_queues(&self) -> Option<(String, usize)> {
+    fn asked_queues(&self) -> Option<(String, u32)> {
         let What::Xdp(x) = &self.spec.what else { return None };
-        Some((self.link()?.name, x.queues?))
+        Some((self.link()?.name, x.queues? as u32))
+    }
+
+    /// Whether the netdev gives queues what it receives that are not polled, or has fewer than the row asks for.
+    pub(crate) fn has_other_queues(&self) -> bool {
+        self.asked_queues()
+            .is_some_and(|(netdev, asked)| queues::unpolled(&netdev, asked).is_some())
     }
 
     /// Gives the netdev again what it was given, where somebody else (`ethtool`) changed it: the queues that the row asks
-    /// for, and tags left in frames.
+    /// for, and tags left in frames. Waits for nothing: what is in the way is another's.
     ///
     /// # Errors
     /// A line for the row's `error` column.
@@ -298,7 +304,7 @@ impl Opened {
             self.tags_before.keep(&link.name);
         }
         let Some((netdev, asked)) = self.asked_queues() else { return Ok(()) };
-        self.before.take(&netdev, asked as u32)
+        self.before.take(&netdev, asked, Duration::ZERO)
     }
 
     /// Changes what guests are offered that come from now on, and what the host may leave to do in frames.
@@ -328,6 +334,11 @@ impl Opened {
             self.follow_link();
         }
         Ok(())
+    }
+
+    /// The MTU that its netdev has here.
+    pub(crate) fn link_mtu(&self) -> Option<u32> {
+        Some(self.link()?.mtu)
     }
 
     /// Gives a device of our own its bridge's MTU: always if that is new, else only if the device's is larger,
@@ -519,6 +530,12 @@ impl Opened {
         }
         map
     }
+}
+
+/// The queues that send to a netdev, where that is a veth whose other end is in this namespace.
+fn senders_to(link: &Link, links: &Links) -> Option<u32> {
+    let other = links.by_index(link.other_end?)?;
+    Some(port_kernel::queues(&other.name).ok()?.tx)
 }
 
 /// What the host may leave to do in frames that it sends. ECN and UDP are part of all.

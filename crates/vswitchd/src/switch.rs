@@ -5,9 +5,12 @@ use crate::coverage::Coverage;
 use crate::desired::{Bridge, Desired, Interface};
 use crate::device::Opened;
 use crate::interface::{Dirs, Spec, mtu, offers, spec};
+use crate::mtus::Kept;
 use crate::numbers::{claims, lowest, ordinary};
 use crate::packet_ins::PacketIns;
 use crate::police;
+use crate::queues::CLOSING;
+use crate::retry::Retry;
 use datapath::{PUNTS_MAX, Steered};
 use flow::DpPort;
 use ovsdb::Uuid;
@@ -23,7 +26,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// Megaflows kept by each thread unless `other_config:flow-limit` says otherwise, and idle time
@@ -53,6 +56,7 @@ pub(crate) struct Running {
     policer: Option<Arc<Policer>>,
     /// What was said of it in its row.
     complaint: Option<String>,
+    mtu: Kept,
     /// What they dropped so far.
     pub(crate) qos_drops: Arc<QosDrops>,
 }
@@ -148,6 +152,10 @@ pub(crate) struct Switch {
     /// What was said of mirrors that have no output, by bridge.
     pub(crate) closed_mirrors: BTreeMap<String, BTreeSet<String>>,
     wanted_mask: Option<String>,
+    /// Interfaces that could not be opened, though what they need is there.
+    refused: BTreeMap<String, Retry>,
+    /// When a port was closed last, or may have been by the end of a daemon before this.
+    closed: Instant,
     /// Datapath numbers that were given up, and the count of the revalidator's sweeps from which on
     /// they may be given out again.
     resting: Vec<(DpPort, u64)>,
@@ -191,6 +199,8 @@ impl Switch {
             desired: Desired::default(),
             closed_mirrors: BTreeMap::new(),
             wanted_mask: None,
+            refused: BTreeMap::new(),
+            closed: Instant::now(),
             resting: Vec::new(),
             notify,
         })
@@ -345,6 +355,7 @@ impl Switch {
             r.opened.close();
             add(&mut self.departed, &r.counters());
         }
+        self.closed = Instant::now();
     }
 
     fn follow_interface(
@@ -359,6 +370,7 @@ impl Switch {
         if !self.running.contains_key(&w.interface.name)
             && let Err(e) = self.add(w, all, moving, offers)
         {
+            self.note_refusal(w);
             // Flows can name a bridge's own port all the same.
             let local = w.interface.local && self.locals.contains_key(&w.bridge.name);
             let ofport = if local { OfPort::LOCAL.0.into() } else { OFPORT_NONE };
@@ -373,7 +385,7 @@ impl Switch {
         let (limits, limits_error) = police::limits(w.interface);
         r.police(limits, clock);
         r.steer(&w.interface.name, w.interface.steer_by_hash && !r.opened.is_patch());
-        let mtu_error = mtu_error.or(r.opened.set_mtu(mtu).err());
+        let mtu_error = mtu_error.or(r.mtu.set(&w.interface.name, &r.opened, mtu).err());
         let queues_error = r.opened.keep_settings().err();
         r.complaint = r.opened.complaint();
         let error =
@@ -423,6 +435,7 @@ impl Switch {
             steered: None,
             policer,
             complaint: None,
+            mtu: Kept::default(),
             qos_drops,
         };
         self.running.insert(name.clone(), running);
@@ -438,8 +451,9 @@ impl Switch {
             }
         }
         let notify = self.notify.clone();
-        let shared = self.shared_frames.clone();
-        Opened::open(name, spec, offers, shared, &self.links, Box::new(move || notify()))
+        let (shared, links) = (self.shared_frames.clone(), &self.links);
+        let patience = CLOSING.saturating_sub(self.closed.elapsed());
+        Opened::open(name, spec, offers, shared, links, Box::new(move || notify()), patience)
     }
 
     /// The number that is the interface's by right, else the lowest that no other of the bridge has.
@@ -514,7 +528,9 @@ impl Switch {
     /// An interface or a netdev changed: assigns its queues anew, and tells of its link. What was waiting
     /// for a netdev that has come is opened, and what lost its netdev is closed.
     pub(crate) fn interface_changed(&mut self) {
-        let other = |r: &Running| r.opened.is_gone() || r.opened.complaint() != r.complaint;
+        let other = |r: &Running| {
+            r.opened.is_gone() || r.mtu.is_due(&r.opened) || r.opened.complaint() != r.complaint
+        };
         if self.running.values().any(other) || self.awaited_has_come() {
             let desired = self.desired.clone();
             return self.follow(desired);
@@ -524,11 +540,30 @@ impl Switch {
         self.links_changed();
     }
 
-    /// True if there is a netdev for an interface that has none, or a name for a device is free.
-    fn awaited_has_come(&self) -> bool {
+    /// Whether what an interface needs is there, unless it never works.
+    fn is_possible(&self, name: &str, w: &Wanted<'_>) -> bool {
+        w.spec.as_ref().is_ok_and(|s| s.is_possible(name, &self.links))
+    }
+
+    /// Has an interface left alone for some time that cannot be opened though what it needs is there.
+    fn note_refusal(&mut self, w: &Wanted<'_>) {
+        let name = &w.interface.name;
+        let before = self.refused.remove(name);
+        if self.is_possible(name, w) {
+            self.refused.insert(name.clone(), Retry::after(before));
+        }
+    }
+
+    /// True if there is a netdev for an interface that has none, or a name for a device is free; where that was so before
+    /// and did not help, some time later, for what was in the way may be gone.
+    fn awaited_has_come(&mut self) -> bool {
         let wanted = self.wanted(&self.desired);
-        let mut waiting = wanted.iter().filter(|(name, _)| !self.running.contains_key(**name));
-        waiting.any(|(name, w)| w.spec.as_ref().is_ok_and(|s| s.is_possible(name, &self.links)))
+        let waiting = wanted.iter().filter(|(name, _)| !self.running.contains_key(**name));
+        let possible = waiting
+            .filter(|(name, w)| w.spec.as_ref().is_ok_and(|s| s.is_possible(name, &self.links)));
+        let possible: BTreeSet<String> = possible.map(|(name, _)| (*name).to_owned()).collect();
+        self.refused.retain(|name, _| possible.contains(name));
+        possible.iter().any(|name| self.refused.get(name).is_none_or(Retry::is_due))
     }
 
     /// See [`Pool::fake_interval`].
@@ -538,9 +573,14 @@ impl Switch {
 
     /// What is due every second.
     pub(crate) fn tick(&mut self) {
-        // Nobody tells of a device that ended with the namespace that it had moved to.
-        if self.running.values().any(|r| r.opened.is_gone()) {
-            self.interface_changed();
+        // Nobody tells of a device that ended with the namespace that it had moved to, of an MTU that was left alone for long
+        // enough, nor of sockets that have let go of queues.
+        let is_due = |r: &Running| {
+            r.opened.is_gone() || r.mtu.is_due(&r.opened) || r.opened.has_other_queues()
+        };
+        if self.running.values().any(is_due) || self.awaited_has_come() {
+            let desired = self.desired.clone();
+            self.follow(desired);
         }
         self.pool.sample();
         let counts = self.events();

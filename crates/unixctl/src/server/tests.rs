@@ -70,6 +70,20 @@ fn debians_appctl_works() {
 }
 
 #[test]
+fn commands_say_how_they_are_called() {
+    let (_dir, server) = start();
+    for (name, usage) in [("echo", "echo TEXT..."), ("fail", "fail"), ("version", "version")] {
+        let (out, _, ok) = appctl(&server, &[name, "--help"]);
+        assert_eq!((out, ok), (format!("Usage: {usage}\n"), true));
+    }
+    let (out, _, _) = appctl(&server, &["echo", "--help", "x"]);
+    assert_eq!(out, "--help|x\n", "only alone");
+    let mut client = Client::connect(server.path()).unwrap();
+    let text = call(&mut client, "foo", &["--help"]).unwrap_err();
+    assert!(text.contains("not a valid command"), "{text}");
+}
+
+#[test]
 fn mistakes_are_worded_as_by_ovs() {
     let (_dir, server) = start();
     let mut client = Client::connect(server.path()).unwrap();

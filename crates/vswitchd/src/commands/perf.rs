@@ -1,5 +1,6 @@
 //! `dpif-netdev/pmd-perf-show`: what PMD threads did with their time, in the text of OVS. Lines that OVS
-//! has not say what each stage of a packet's way takes; there are no histories of rounds (`-it`, `-ms`).
+//! has not say what each stage of a packet's way takes. Histories of rounds (`-it`, `-ms`) are not kept: who asks for one
+//! is told so.
 
 use super::datapath::{core_asked, pmds, ratio};
 use crate::daemon::{Shared, locked};
@@ -32,7 +33,13 @@ fn without_histogram_options(args: &[String]) -> Result<Vec<String>, String> {
             "-nh" => {}
             "-it" | "-ms" => {
                 let number = words.next().and_then(|n| n.parse::<u32>().ok());
-                number.ok_or_else(|| format!("{word} must be followed by a number"))?;
+                let number =
+                    number.ok_or_else(|| format!("{word} must be followed by a number"))?;
+                if number > 0 {
+                    return Err(format!(
+                        "{word} {number}: histories of rounds are not kept; leave it out"
+                    ));
+                }
             }
             _ => rest.push(word.clone()),
         }

@@ -101,6 +101,47 @@ fn numbers_that_are_none_are_told_once_and_answered_by_defaults() {
     assert_eq!(d.get("a", "ofport"), "1");
 }
 
+/// What OVS does and this switch does not yet is told, once, and disturbs nothing.
+#[test]
+fn columns_without_effect_are_told_once() {
+    let d = Daemon::start();
+    d.vsctl("add-br br0 -- add-port br0 a -- set Interface a type=dpdkvhostuser");
+    let none = "is not implemented";
+    assert_eq!(d.log_lines(none), [""; 0], "nothing is asked for");
+    // What stands for nothing is not told either.
+    d.vsctl("set Bridge br0 stp_enable=false -- set Port a lacp=off -- set Interface a bfd:enable=false lldp:x=y");
+    assert_eq!(d.log_lines(none), [""; 0]);
+    d.vsctl(
+        "set Bridge br0 stp_enable=true rstp_enable=true netflow=@n sflow=@s ipfix=@i controller=@c -- --id=@n create \
+         NetFlow targets=\"127.0.0.1:9\" -- --id=@s create sFlow targets=\"127.0.0.1:9\" -- --id=@i create IPFIX \
+         targets=\"127.0.0.1:9\" -- --id=@c create Controller target=\"tcp:127.0.0.1\" -- set Port a lacp=active -- set \
+         Interface a bfd:enable=true cfm_mpid=7 lldp:enable=true -- set Open_vSwitch . manager_options=@m ssl=@t other_config:hw-offload=true -- \
+         --id=@m create Manager target=\"ptcp:6640\" -- --id=@t create SSL private_key=a certificate=b ca_cert=c",
+    );
+    for n in 0..3 {
+        d.vsctl(&format!("set Bridge br0 other_config:mac-aging-time=10{n}"));
+    }
+    let rows = [
+        (
+            "bridge br0: ",
+            &["stp_enable", "rstp_enable", "netflow", "sflow", "ipfix", "controller"][..],
+        ),
+        ("port a: ", &["lacp"]),
+        ("interface a: ", &["bfd", "cfm_mpid", "lldp"]),
+        (" ", &["manager_options", "ssl", "other_config:hw-offload"]),
+    ];
+    for (what, columns) in rows {
+        for column in columns {
+            let line = format!("{what}{column} is not implemented: ignored");
+            assert_eq!(d.log_lines(&line).len(), 1, "{line}: {}", d.log());
+        }
+    }
+    assert_eq!(d.log_lines(none).len(), 13, "{}", d.log());
+    assert_eq!((d.get("a", "ofport"), d.get("a", "error")), ("1".into(), "[]".into()));
+    d.appctl("ofctl/add-meter br0 meter=3,kbps,band=type=drop,rate=1000");
+    assert_eq!(d.log_lines("meter 3 passes everything").len(), 1, "{}", d.log());
+}
+
 /// Clients that send garbage, half of something, or never read, hold up nobody.
 #[test]
 fn hostile_clients_hold_up_nobody() {

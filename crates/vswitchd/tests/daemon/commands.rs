@@ -1,6 +1,6 @@
 //! Commands of `ovs-appctl`: shapes, and mistakes.
 
-use crate::bench::{Daemon, wait_for};
+use crate::bench::{Daemon, run, vswitchctl, wait_for};
 use crate::ovs::Ovs;
 use virtio_driver::payload::Flow;
 use virtio_driver::{Config, Driver, SocketMode};
@@ -91,6 +91,27 @@ fn threads_have_the_shape_of_ovs(d: &Daemon, ovs: &Ovs) {
     );
     let upcalls = ours.lines().find(|l| l.contains("- Upcalls:")).expect("a line");
     assert!(!upcalls.contains(" 0.0 us/upcall"), "measured: {upcalls}");
+}
+
+/// What a command can is said by itself, and what it cannot is not passed over.
+#[test]
+fn commands_say_what_they_can_and_cannot() {
+    let d = Daemon::start();
+    let usage = "{[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet]";
+    let ctl = |words: &[&str]| run(vswitchctl().arg("--rundir").arg(d.rundir()).args(words));
+    for help in ["--help", "-h"] {
+        let told = ctl(&["ofproto/trace", help]);
+        assert_eq!((told.out, told.status), (format!("Usage: ofproto/trace {usage}\n"), 0));
+    }
+    assert_eq!(d.appctl("fdb/show --help"), "Usage: fdb/show bridge\n");
+    let told = ctl(&["exit", "--help"]);
+    assert_eq!(told.out, "Usage: exit [--cleanup]\n", "and does not end");
+    for option in ["-it", "-ms"] {
+        let refused = ctl(&["dpif-netdev/pmd-perf-show", option, "5"]);
+        assert!(refused.err.contains("histories of rounds are not kept"), "{refused:?}");
+        assert_ne!(refused.status, 0);
+        assert!(d.appctl(&format!("dpif-netdev/pmd-perf-show {option} 0")).contains("pmd thread"));
+    }
 }
 
 /// The histograms of `other_config:pmd-perf-metrics` have the bins and the columns of OVS's.

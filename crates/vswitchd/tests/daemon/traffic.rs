@@ -1,6 +1,7 @@
 //! Guests on the ports, while things change around them.
 
 use crate::bench::{DEADLINE, Daemon, Patience, wait_for};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use virtio_driver::payload::{Checker, Flow};
 use virtio_driver::wire::feature;
@@ -202,6 +203,58 @@ fn traffic_goes_on_while_ports_and_threads_change() {
 
 /// The longest that traffic may stand still.
 const STALL: Duration = Duration::from_millis(100);
+
+/// Two threads send to one guest while other programs take their processors away, also in the midst of a burst.
+#[test]
+fn threads_that_send_to_one_guest_wait_for_each_other() {
+    /// Frames of each flow.
+    const FRAMES: u64 = 30_000;
+    let d = Daemon::start();
+    d.vsctl("set Open_vSwitch . other_config:pmd-cpu-mask=3 -- add-br br0");
+    for (name, core) in [("a", 0), ("b", 1), ("to", 0)] {
+        add_port(&d, "br0", name);
+        d.vsctl(&format!("set Interface {name} other_config:pmd-rxq-affinity=0:{core}"));
+    }
+    let (mut a, mut to) = introduced(&d, ("a", 1), ("to", 3));
+    let mut b = guest(&d, "b");
+    send(&mut b, &frame(2, 3, 0));
+    receive(&mut to);
+    let flows = [Flow::between(7, 1, 3), Flow::between(8, 2, 3)];
+    let mut checker = Checker::new(&flows);
+    let mut sent = [0; 2];
+    let busy = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while busy.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let mut scratch = Vec::new();
+        let mut progress = Patience::new();
+        while sent.iter().any(|n| *n < FRAMES) && progress.waited() < DEADLINE {
+            for (i, (flow, guest)) in flows.iter().zip([&mut a, &mut b]).enumerate() {
+                // Fewer under way than a ring holds: none is lost for want of room.
+                while sent[i] < FRAMES && sent[i] - checker.report(flow.id).received < 64 {
+                    flow.frame(sent[i], 1460, &mut scratch);
+                    sent[i] +=
+                        guest.tx(0, &[&scratch]).expect("the device follows the rules") as u64;
+                }
+            }
+            check(&mut to, &mut checker);
+        }
+        busy.store(false, Relaxed);
+    });
+    let mut last = Patience::new();
+    let lost = |checker: &Checker| [0, 1].map(|i| checker.report(flows[i].id).lost(sent[i]));
+    while lost(&checker) != [0, 0] && last.waited() < Duration::from_secs(5) {
+        check(&mut to, &mut checker);
+    }
+    let drops = d.appctl("coverage/read-counter tx_contention_drops");
+    assert_eq!((lost(&checker), drops.trim()), ([0, 0], "0"), "{}", d.appctl("coverage/show"));
+    assert_eq!(sent, [FRAMES; 2], "within {DEADLINE:?}");
+}
 
 /// Guests that go and come back find the port's counts where they were.
 #[test]

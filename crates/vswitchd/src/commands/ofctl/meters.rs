@@ -3,6 +3,7 @@
 use super::explain::{self, Origin};
 use super::{Answer, Call, done};
 use openflow::{MeterCommand, MeterMod, parse_meter_mod};
+use tracing::warn;
 
 pub(super) fn add(call: &Call<'_>) -> Answer {
     change(call, MeterCommand::Add)
@@ -25,10 +26,15 @@ fn parse(call: &Call<'_>, command: MeterCommand) -> Result<MeterMod, String> {
 
 fn change(call: &Call<'_>, command: MeterCommand) -> Answer {
     let m = parse(call, command)?;
-    done(call.pipeline.change(call.bridge(), call.now_ms, |changes| {
+    let changed = call.pipeline.change(call.bridge(), call.now_ms, |changes| {
         let done = changes.meter(&m);
         done.map_err(|e| explain::refused(ARGUMENT, call.text(), &e.to_string()))
-    }))
+    });
+    if changed.is_ok() && command != MeterCommand::Delete {
+        let (bridge, id) = (call.bridge(), m.meter.id);
+        warn!("bridge {bridge}: meter {id} passes everything: limiting is not implemented");
+    }
+    done(changed)
 }
 
 /// The meter that is asked for, `None` for all.
