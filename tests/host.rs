@@ -258,8 +258,8 @@ fn tcp_passes_in_super_frames() -> Result<()> {
     let log = switch.rundir().join("iperf.log");
     let mut server = far.start("iperf3 -s --forceflush", &log)?;
     server.wait_log("listening", LIMIT, 0, |t| t.contains("listening").then_some(()))?;
-    near.run("iperf3 -t 1 -c 10.1.0.2")?;
-    near.run("iperf3 -t 1 -R -c 10.1.0.2")?;
+    iperf(&near, "iperf3 -t 1 -c 10.1.0.2")?;
+    iperf(&near, "iperf3 -t 1 -R -c 10.1.0.2")?;
     for port in ["int0", "v0"] {
         let passed = |counter: &str| -> Result<Option<()>> {
             let n = switch.statistics(port)?.get(counter).copied();
@@ -273,7 +273,12 @@ fn tcp_passes_in_super_frames() -> Result<()> {
     }
     // Without offloads the host cuts its own frames, and a netdev's are cut here.
     switch.ctl(&["set", "Interface", "int0", "options:userspace-csum-enable=false"])?;
-    near.run("iperf3 -t 1 -c 10.1.0.2").map(drop)
+    iperf(&near, "iperf3 -t 1 -c 10.1.0.2")
+}
+
+/// A server that is not done with the run before refuses another.
+fn iperf(from: &Namespace, line: &str) -> Result<()> {
+    wait::until(line, LIMIT, || Ok(from.run(line).ok())).map(drop)
 }
 
 #[test]
@@ -514,13 +519,13 @@ fn queues_of_netdevs_are_polled_through_af_xdp() -> Result<()> {
     server.wait_log("listening", LIMIT, 0, |t| t.contains("listening").then_some(()))?;
     // From another netdev, and from the host in super-frames that are cut.
     for from in [&far, &third] {
-        from.run("timeout 20 iperf3 -t 1 -c 10.1.0.1")?;
+        iperf(from, "timeout 20 iperf3 -t 1 -c 10.1.0.1")?;
     }
     // It is the repair that does it.
     switch.ctl(&["set", "Interface", "v0", "options:rx-csum-repair=false"])?;
     ensure!(far.run("timeout 2 iperf3 -t 1 -c 10.1.0.1").is_err(), "checksums came whole");
     switch.ctl(&["remove", "Interface", "v0", "options", "rx-csum-repair"])?;
-    third.run("timeout 20 iperf3 -t 1 -c 10.1.0.1")?;
+    iperf(&third, "timeout 20 iperf3 -t 1 -c 10.1.0.1")?;
     wait::until("segments", LIMIT, || {
         Ok((switch.statistics("v0")?.get("tx_sw_segments") > Some(&100)).then_some(()))
     })?;
