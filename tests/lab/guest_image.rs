@@ -27,6 +27,7 @@ const MODULES: &[&str] = &[
     "drivers/virtio/virtio_pci_legacy_dev.ko",
     "drivers/virtio/virtio_pci.ko",
     "drivers/net/virtio_net.ko",
+    "drivers/net/tun.ko",
     "drivers/net/vmxnet3/vmxnet3.ko",
 ];
 

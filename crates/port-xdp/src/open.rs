@@ -90,18 +90,22 @@ impl Queue {
         };
         let (rx, tx) = rings(&socket, config, &frames)?;
         let parts = match &joined {
-            Some((other, terms)) => {
-                sys::bind_as(&socket, config.index, number, other)?;
+            Some((others, terms)) => {
+                // One whose netdev is about to go has it no more.
+                let join = |other| sys::bind_as(&socket, config.index, number, other);
+                let unbound = Err(ErrorKind::NotConnected.into());
+                others.iter().fold(unbound, |done, other| done.or_else(|_| join(other)))?;
                 terms.parts
             }
             None => bind(&socket, config, number, asked.zero_copy)?,
         };
+        // From now on the kernel has the frames for longer than the socket.
+        if let Some(share) = &share {
+            share.bound(&socket, asked, Terms { metadata, parts })?;
+        }
         if config.busy_poll {
             let needs = "busy polling (options:xdp-busy-poll) needs Linux 5.11 and CAP_NET_ADMIN";
             sys::prefer_busy_poll(&socket).map_err(|e| named(e, needs))?;
-        }
-        if let Some(share) = &share {
-            share.bound(&socket, asked, Terms { metadata, parts })?;
         }
         let repair = config.csum_repair.unwrap_or(mode != Mode::ZeroCopy);
         let (received, sent) = Default::default();

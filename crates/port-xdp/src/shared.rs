@@ -88,8 +88,8 @@ pub(crate) struct Memory {
     /// Where its frames are.
     pub(crate) frames: Vec<u64>,
     pub(crate) share: Option<Share>,
-    /// A socket that has the area already, and on which terms.
-    pub(crate) joined: Option<(OwnedFd, Terms)>,
+    /// Sockets that have the area already, and on which terms.
+    pub(crate) joined: Option<(Vec<OwnedFd>, Terms)>,
 }
 
 impl Memory {
@@ -159,16 +159,19 @@ impl Area {
         Ok(Area { umem: Arc::new(umem), frames, users: Mutex::default() })
     }
 
-    /// A socket that has the area, unless the first one is to come.
-    fn joined(&self, asked: Asked) -> std::result::Result<Option<(OwnedFd, Terms)>, String> {
+    /// Sockets that have the area, unless the first one is to come.
+    fn joined(&self, asked: Asked) -> std::result::Result<Option<(Vec<OwnedFd>, Terms)>, String> {
         let users = lock(&self.users);
-        let Some((_, socket)) = users.sockets.first() else { return Ok(None) };
+        if users.sockets.is_empty() {
+            return Ok(None);
+        }
         let (theirs, terms) = users.terms;
         if asked != theirs {
             return Err(format!("it asks for {asked}, and those that share frames for {theirs}"));
         }
-        let socket = socket.try_clone().map_err(|e| format!("a descriptor: {e}"))?;
-        Ok(Some((socket, terms)))
+        let sockets = users.sockets.iter().map(|(_, socket)| socket.try_clone());
+        let sockets = sockets.collect::<Result<_>>().map_err(|e| format!("a descriptor: {e}"))?;
+        Ok(Some((sockets, terms)))
     }
 
     /// A new owner of `count` frames.

@@ -109,6 +109,10 @@ impl Opened {
                 }
                 // Who cannot say it cannot do it.
                 let driver = port_kernel::xdp_features(found.index).unwrap_or_default();
+                // Nothing is received before that whose tag would be lost.
+                if !driver.rx_vlan_tag || x.mode == Some(port_xdp::Mode::Generic) {
+                    let _ = tags_before.turn_off(netdev);
+                }
                 let config = port_xdp::Config {
                     name: name.to_owned(),
                     index: found.index,
@@ -130,6 +134,7 @@ impl Opened {
                 };
                 let port = XdpPort::open(&config).map_err(|e| {
                     before.undo(netdev);
+                    tags_before.put_back(netdev);
                     format!("cannot open: {e}")
                 })?;
                 if !port.keeps_tags() {
@@ -292,6 +297,11 @@ impl Opened {
     pub(crate) fn has_other_queues(&self) -> bool {
         self.asked_queues()
             .is_some_and(|(netdev, asked)| queues::unpolled(&netdev, asked).is_some())
+    }
+
+    /// Whether somebody has the netdev take VLAN tags out of frames again.
+    pub(crate) fn loses_tags_again(&self) -> bool {
+        self.link().is_some_and(|link| self.tags_before.is_undone(&link.name))
     }
 
     /// Gives the netdev again what it was given, where somebody else (`ethtool`) changed it: the queues that the row asks

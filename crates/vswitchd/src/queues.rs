@@ -147,6 +147,8 @@ impl Before {
     }
 
     fn undo_of(&self, nic: &impl Nic) {
+        // First too: see `take_of`. A table for more queues than there are now comes after them.
+        self.put_back_of(nic);
         if let Some(&channels) = self.channels.get() {
             // Sockets that were opened in vain hold the queues for some time yet.
             let set = || nic.put_back(channels);
@@ -217,11 +219,14 @@ mod tests {
         /// Calls that it refuses from now on.
         busy: Cell<u32>,
         table: RefCell<Vec<u32>>,
+        /// Whether somebody has set it.
+        is_set: Cell<bool>,
     }
 
     impl Fake {
         fn new(count: u32, busy: u32, table: &[u32]) -> Fake {
-            Fake { count: count.into(), busy: busy.into(), table: table.to_vec().into() }
+            let is_set = (!table.is_empty() && table != [0, 1, 2, 3]).into();
+            Fake { count: count.into(), busy: busy.into(), table: table.to_vec().into(), is_set }
         }
     }
 
@@ -238,6 +243,9 @@ mod tests {
                 self.busy.set(self.busy.get() - 1);
                 return Err(ErrorKind::InvalidInput.into());
             }
+            if self.is_set.get() && self.table.borrow().iter().any(|&queue| queue >= count) {
+                return Err(ErrorKind::InvalidInput.into());
+            }
             Ok(Channels::of(self.count.replace(count)))
         }
         fn put_back(&self, before: Channels) -> IoResult<()> {
@@ -249,6 +257,7 @@ mod tests {
             (!table.is_empty()).then_some(Rss { table, key: 40, function: "xor" }).ok_or_else(none)
         }
         fn set_table(&self, table: &[u32]) -> IoResult<()> {
+            self.is_set.set(!table.is_empty());
             *self.table.borrow_mut() =
                 if table.is_empty() { vec![0, 1, 2, 3] } else { table.into() };
             Ok(())

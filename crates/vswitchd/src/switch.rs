@@ -529,7 +529,10 @@ impl Switch {
     /// for a netdev that has come is opened, and what lost its netdev is closed.
     pub(crate) fn interface_changed(&mut self) {
         let other = |r: &Running| {
-            r.opened.is_gone() || r.mtu.is_due(&r.opened) || r.opened.complaint() != r.complaint
+            r.opened.is_gone()
+                || r.mtu.is_due(&r.opened)
+                || r.opened.complaint() != r.complaint
+                || r.opened.loses_tags_again()
         };
         if self.running.values().any(other) || self.awaited_has_come() {
             let desired = self.desired.clone();
@@ -576,7 +579,10 @@ impl Switch {
         // Nobody tells of a device that ended with the namespace that it had moved to, of an MTU that was left alone for long
         // enough, nor of sockets that have let go of queues.
         let is_due = |r: &Running| {
-            r.opened.is_gone() || r.mtu.is_due(&r.opened) || r.opened.has_other_queues()
+            r.opened.is_gone()
+                || r.mtu.is_due(&r.opened)
+                || r.opened.has_other_queues()
+                || r.opened.loses_tags_again()
         };
         if self.running.values().any(is_due) || self.awaited_has_come() {
             let desired = self.desired.clone();

@@ -10,7 +10,30 @@ use std::sync::OnceLock;
 pub(crate) struct Before(OnceLock<Vec<Stripping>>);
 
 impl Before {
-    /// Has a netdev leave tags in the frames; logs once what becomes of them.
+    /// Has a netdev leave tags in the frames, if it takes any out.
+    ///
+    /// # Errors
+    /// Why it goes on taking some out.
+    pub(crate) fn turn_off(&self, netdev: &str) -> std::io::Result<()> {
+        let on = port_kernel::stripping(netdev)?;
+        if on.is_empty() {
+            return Ok(());
+        }
+        let done = port_kernel::set_stripping(netdev, &on, false);
+        let left = port_kernel::stripping(netdev)?;
+        let off: Vec<_> = on.into_iter().filter(|f| !left.contains(f)).collect();
+        let names: Vec<_> = off.iter().map(|f| f.name).collect();
+        if !names.is_empty() {
+            tracing::info!(
+                "{netdev} leaves VLAN tags in what it receives, with {} off: beside the frames they would be lost",
+                names.join(" and ")
+            );
+            let _ = self.0.set(off);
+        }
+        done
+    }
+
+    /// The same once its port is open, of which the log tells where tags are lost.
     pub(crate) fn take(&self, netdev: &str) {
         if is_veth(netdev) {
             tracing::warn!(
@@ -20,22 +43,7 @@ impl Before {
             );
             return;
         }
-        let Ok(on) = port_kernel::stripping(netdev) else { return };
-        if on.is_empty() {
-            return;
-        }
-        let done = port_kernel::set_stripping(netdev, &on, false);
-        let left = port_kernel::stripping(netdev).unwrap_or_default();
-        let off: Vec<_> = on.into_iter().filter(|f| !left.contains(f)).collect();
-        let names: Vec<_> = off.iter().map(|f| f.name).collect();
-        if !names.is_empty() {
-            tracing::info!(
-                "{netdev} leaves VLAN tags in what it receives, with {} off: beside the frames they would be lost",
-                names.join(" and ")
-            );
-        }
-        let _ = self.0.set(off);
-        if let Err(e) = done {
+        if let Err(e) = self.turn_off(netdev) {
             tracing::warn!(
                 "{netdev} takes VLAN tags out of what it receives, and those are lost: packets of VLANs come untagged \
                  (ethtool -K {netdev} rx-vlan-hw-parse off): {e}"
@@ -43,20 +51,23 @@ impl Before {
         }
     }
 
+    /// Whether somebody has turned on again what was turned off.
+    pub(crate) fn is_undone(&self, netdev: &str) -> bool {
+        let Some(off) = self.0.get() else { return false };
+        port_kernel::stripping(netdev).is_ok_and(|now| off.iter().any(|f| now.contains(f)))
+    }
+
     /// Turns off again what was turned off, should somebody have turned it on.
     pub(crate) fn keep(&self, netdev: &str) {
-        let Some(off) = self.0.get().filter(|off| !off.is_empty()) else { return };
-        let now = port_kernel::stripping(netdev).unwrap_or_default();
-        if off.iter().any(|f| now.contains(f))
-            && port_kernel::set_stripping(netdev, off, false).is_ok()
-        {
+        let Some(off) = self.0.get().filter(|_| self.is_undone(netdev)) else { return };
+        if port_kernel::set_stripping(netdev, off, false).is_ok() {
             tracing::info!("{netdev} leaves VLAN tags in what it receives again");
         }
     }
 
     /// Puts back what was changed.
     pub(crate) fn put_back(&self, netdev: &str) {
-        let Some(off) = self.0.get().filter(|off| !off.is_empty()) else { return };
+        let Some(off) = self.0.get() else { return };
         if let Err(e) = port_kernel::set_stripping(netdev, off, true) {
             tracing::warn!(
                 "{netdev} takes VLAN tags out of what it receives as before no more: {e}"
@@ -75,9 +86,11 @@ pub(crate) fn told(netdev: &str, kept: bool) -> &'static str {
         "from the driver's metadata"
     } else if is_veth(netdev) {
         "lost where the peer leaves them to the device"
-    } else if port_kernel::stripping(netdev).is_ok_and(|on| !on.is_empty()) {
-        "taken out by the NIC, and lost"
     } else {
-        "in the frames"
+        match port_kernel::stripping(netdev) {
+            Ok(on) if on.is_empty() => "in the frames",
+            Ok(_) => "taken out by the NIC, and lost",
+            Err(_) => "unknown: the NIC does not say whether it takes them out",
+        }
     }
 }
