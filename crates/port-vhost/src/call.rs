@@ -21,7 +21,7 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    /// Takes what the front end sent for vring `i`. A write to anything else might do something.
+    /// Takes what the front end sent in message `code`. A write to anything else might do something.
     pub(crate) fn new(code: u32, file: File) -> Result<Call, ProtocolError> {
         if is_event(&file) {
             never_block(&file)?;

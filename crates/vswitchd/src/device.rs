@@ -299,20 +299,19 @@ impl Opened {
             .is_some_and(|(netdev, asked)| queues::unpolled(&netdev, asked).is_some())
     }
 
-    /// Whether somebody has the netdev take VLAN tags out of frames again.
-    pub(crate) fn loses_tags_again(&self) -> bool {
-        self.link().is_some_and(|link| self.tags_before.is_undone(&link.name))
+    /// Has the netdev leave VLAN tags in frames again, where somebody else (`ethtool`) changed that.
+    pub(crate) fn keep_tags(&self) {
+        if let Some(link) = self.link() {
+            self.tags_before.keep(&link.name);
+        }
     }
 
-    /// Gives the netdev again what it was given, where somebody else (`ethtool`) changed it: the queues that the row asks
-    /// for, and tags left in frames. Waits for nothing: what is in the way is another's.
+    /// Gives the netdev again the queues that the row asks for, where somebody else (`ethtool`) changed them. Waits for
+    /// nothing: what is in the way is another's.
     ///
     /// # Errors
     /// A line for the row's `error` column.
-    pub(crate) fn keep_settings(&self) -> Result<(), String> {
-        if let (Device::Xdp(_), Some(link)) = (&self.device, self.link()) {
-            self.tags_before.keep(&link.name);
-        }
+    pub(crate) fn keep_queues(&self) -> Result<(), String> {
         let Some((netdev, asked)) = self.asked_queues() else { return Ok(()) };
         self.before.take(&netdev, asked, Duration::ZERO)
     }

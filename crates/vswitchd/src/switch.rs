@@ -386,7 +386,7 @@ impl Switch {
         r.police(limits, clock);
         r.steer(&w.interface.name, w.interface.steer_by_hash && !r.opened.is_patch());
         let mtu_error = mtu_error.or(r.mtu.set(&w.interface.name, &r.opened, mtu).err());
-        let queues_error = r.opened.keep_settings().err();
+        let queues_error = r.opened.keep_queues().err();
         r.complaint = r.opened.complaint();
         let error =
             mtu_error.or(queues_error).or(offers_error).or(limits_error).or(r.complaint.clone());
@@ -529,11 +529,9 @@ impl Switch {
     /// for a netdev that has come is opened, and what lost its netdev is closed.
     pub(crate) fn interface_changed(&mut self) {
         let other = |r: &Running| {
-            r.opened.is_gone()
-                || r.mtu.is_due(&r.opened)
-                || r.opened.complaint() != r.complaint
-                || r.opened.loses_tags_again()
+            r.opened.is_gone() || r.mtu.is_due(&r.opened) || r.opened.complaint() != r.complaint
         };
+        self.running.values().for_each(|r| r.opened.keep_tags());
         if self.running.values().any(other) || self.awaited_has_come() {
             let desired = self.desired.clone();
             return self.follow(desired);
@@ -562,8 +560,7 @@ impl Switch {
     fn awaited_has_come(&mut self) -> bool {
         let wanted = self.wanted(&self.desired);
         let waiting = wanted.iter().filter(|(name, _)| !self.running.contains_key(**name));
-        let possible = waiting
-            .filter(|(name, w)| w.spec.as_ref().is_ok_and(|s| s.is_possible(name, &self.links)));
+        let possible = waiting.filter(|(name, w)| self.is_possible(name, w));
         let possible: BTreeSet<String> = possible.map(|(name, _)| (*name).to_owned()).collect();
         self.refused.retain(|name, _| possible.contains(name));
         possible.iter().any(|name| self.refused.get(name).is_none_or(Retry::is_due))
@@ -579,11 +576,9 @@ impl Switch {
         // Nobody tells of a device that ended with the namespace that it had moved to, of an MTU that was left alone for long
         // enough, nor of sockets that have let go of queues.
         let is_due = |r: &Running| {
-            r.opened.is_gone()
-                || r.mtu.is_due(&r.opened)
-                || r.opened.has_other_queues()
-                || r.opened.loses_tags_again()
+            r.opened.is_gone() || r.mtu.is_due(&r.opened) || r.opened.has_other_queues()
         };
+        self.running.values().for_each(|r| r.opened.keep_tags());
         if self.running.values().any(is_due) || self.awaited_has_come() {
             let desired = self.desired.clone();
             self.follow(desired);

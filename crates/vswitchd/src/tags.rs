@@ -51,16 +51,13 @@ impl Before {
         }
     }
 
-    /// Whether somebody has turned on again what was turned off.
-    pub(crate) fn is_undone(&self, netdev: &str) -> bool {
-        let Some(off) = self.0.get() else { return false };
-        port_kernel::stripping(netdev).is_ok_and(|now| off.iter().any(|f| now.contains(f)))
-    }
-
     /// Turns off again what was turned off, should somebody have turned it on.
     pub(crate) fn keep(&self, netdev: &str) {
-        let Some(off) = self.0.get().filter(|_| self.is_undone(netdev)) else { return };
-        if port_kernel::set_stripping(netdev, off, false).is_ok() {
+        let Some(off) = self.0.get() else { return };
+        let now = port_kernel::stripping(netdev).unwrap_or_default();
+        if off.iter().any(|f| now.contains(f))
+            && port_kernel::set_stripping(netdev, off, false).is_ok()
+        {
             tracing::info!("{netdev} leaves VLAN tags in what it receives again");
         }
     }

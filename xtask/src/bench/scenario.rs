@@ -281,6 +281,13 @@ pub const ALL: &[Scenario] = &[
     settings("1500b-mirrored", 1500, Settings::Mirrored),
     settings("64b-captured", 64, Settings::Captured),
     nics("nic-nic", [End::Nic, End::Nic], 1.5),
+    Scenario { settings: Settings::Shared, ..nics("nic-nic-shared", [End::Nic, End::Nic], 1.5) },
+    Scenario { frame_bytes: 1500, ..nics("nic-nic-1500b", [End::Nic, End::Nic], 1.5) },
+    Scenario {
+        frame_bytes: 1500,
+        settings: Settings::Shared,
+        ..nics("nic-nic-1500b-shared", [End::Nic, End::Nic], 1.5)
+    },
     nics("guest-nic", [End::Guest, End::Nic], 2.0),
     nics("nic-guest", [End::Nic, End::Guest], 2.0),
     ports("ports-8", 8),

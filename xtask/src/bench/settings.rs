@@ -30,10 +30,14 @@ pub enum Settings {
     Mirrored,
     /// `vswitchctl capture` of one of them writes to /dev/null. OVS has nothing like it.
     Captured,
+    /// AF_XDP ports share frames. OVS has nothing like it.
+    Shared,
 }
 
 /// Access ports' VLAN.
 const TAG: &str = "tag=7";
+/// Frames that two ports of one queue take, and as many again.
+const SHARED: [&str; 2] = ["other_config", "xdp-shared-frames=24576"];
 /// 100 Gbit/s in bytes and in kilobits a second, and buckets that many bursts fit.
 const EGRESS: [&str; 2] = ["other_config:cir=12500000000", "other_config:cbs=10000000"];
 const INGRESS: [&str; 2] = ["ingress_policing_rate=100000000", "ingress_policing_burst=80000"];
@@ -47,6 +51,7 @@ impl Settings {
             Settings::Policed => "policed both ways on both ports, limits not reached",
             Settings::Mirrored => "every packet mirrored to a third port",
             Settings::Captured => "one port captured to /dev/null",
+            Settings::Shared => "frames shared by both ports",
         })
     }
 
@@ -54,7 +59,7 @@ impl Settings {
     pub fn known_to(self, kind: Kind) -> bool {
         match kind {
             Kind::Ours | Kind::Before => true,
-            Kind::OvsDpdk => self != Settings::Captured,
+            Kind::OvsDpdk => !matches!(self, Settings::Captured | Settings::Shared),
             Kind::DpdkIo => self == Settings::Plain,
         }
     }
@@ -62,17 +67,18 @@ impl Settings {
     fn set(self, switch: &Switch) -> Result<()> {
         let each = |port: &'static str| -> Vec<&str> {
             match self {
-                Settings::Plain | Settings::Captured | Settings::Mirrored => vec![],
                 Settings::Access => vec!["--", "set", "Port", port, TAG],
                 Settings::Policed => {
                     let [rate, burst] = INGRESS;
                     let egress = ["--", "set", "Port", port, "qos=@q"];
                     [&egress[..], &["--", "set", "Interface", port, rate, burst]].concat()
                 }
+                _ => vec![],
             }
         };
         let once: Vec<&str> = match self {
             Settings::Plain | Settings::Captured | Settings::Access => vec![],
+            Settings::Shared => [&["--", "add", "Open_vSwitch", "."][..], &SHARED].concat(),
             Settings::Policed => {
                 let [cir, cbs] = EGRESS;
                 vec!["--", "--id=@q", "create", "QoS", "type=egress-policer", cir, cbs]
@@ -92,17 +98,20 @@ impl Settings {
     fn unset(self, switch: &Switch) -> Result<()> {
         let each = |port: &'static str| -> Vec<&str> {
             match self {
-                Settings::Plain | Settings::Captured | Settings::Mirrored => vec![],
                 Settings::Access => vec!["--", "clear", "Port", port, "tag"],
                 Settings::Policed => {
                     let [rate, burst] = ["ingress_policing_rate=0", "ingress_policing_burst=0"];
                     let egress = ["--", "clear", "Port", port, "qos"];
                     [&egress[..], &["--", "set", "Interface", port, rate, burst]].concat()
                 }
+                _ => vec![],
             }
         };
         let once: &[&str] = match self {
             Settings::Plain | Settings::Captured | Settings::Access => &[],
+            Settings::Shared => {
+                &["--", "remove", "Open_vSwitch", ".", "other_config", "xdp-shared-frames"]
+            }
             Settings::Policed => &["--", "--all", "destroy", "QoS"],
             Settings::Mirrored => {
                 &["--", "clear", "Bridge", BRIDGE, "mirrors", "--", "del-port", BRIDGE, WATCHER]
